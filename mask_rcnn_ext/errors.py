@@ -9,6 +9,7 @@ from typing import Any
 __all__ = [
     "InputFailure",
     "UserError",
+    "count_noun",
     "import_extra",
     "name_some",
     "nearest",
@@ -101,6 +102,12 @@ def require_range(name: str, value: float, low: float, high: float = math.inf) -
         expected = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
         shown = int(value) if isinstance(value, float) and value.is_integer() else value
         raise UserError(f"{name}: expected {expected}, got {shown}")
+
+
+def count_noun(count: int, noun: str) -> str:
+    """Return a count and its noun: "1 object", "2 objects", "2 classes"."""
+    end = "es" if noun.endswith(("s", "x")) else "s"
+    return f"{count:,} {noun}{end * (count != 1)}"
 
 
 def say_have(some: Sized, total: Sized, noun: str) -> str:

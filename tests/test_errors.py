@@ -5,7 +5,7 @@ import math
 import pytest
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.errors import require_choice, require_range
+from mask_rcnn_ext.errors import count_noun, require_choice, require_range
 
 
 @pytest.mark.parametrize(("value", "low", "high"), [(1, 1, math.inf), (0, 0, 1), (1, 0, 1)])
@@ -34,3 +34,10 @@ def test_an_unknown_name_gets_the_known_ones_and_the_nearest():
         require_choice("--x", "fsat", {"exact": 1, "fast": 2, "fastest": 3})
     expected = "--x: expected exact, fast or fastest, got 'fsat'; did you mean 'fast'?"
     assert str(caught.value) == expected
+
+
+def test_a_count_and_its_noun_agree():
+    counts = [count_noun(count, "edge") for count in (0, 1, 1200)]
+    assert counts == ["0 edges", "1 edge", "1,200 edges"]
+    assert [count_noun(n, "class") for n in (1, 2)] == ["1 class", "2 classes"]
+    assert count_noun(3, "box") == "3 boxes"

@@ -84,9 +84,9 @@ from mask_rcnn_ext.data.own_data import inspect_own_data, split_own_data
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.data.split import require_split
 from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.errors import count_noun
 from mask_rcnn_ext.files import atomic_open, writable_folder
 from mask_rcnn_ext.report.check_page import describe_check, write_check_page
-from mask_rcnn_ext.report.text import count_noun
 
 
 def find_pairs(args: argparse.Namespace) -> dict[str, tuple[str, str]]:

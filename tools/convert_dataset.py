@@ -76,6 +76,7 @@ from mask_rcnn_ext.data.formats import Dataset, guess_format, read_dataset, writ
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.data.split import require_split, split_coco
 from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.errors import count_noun
 
 
 def convert(args: argparse.Namespace) -> None:
@@ -114,10 +115,11 @@ def convert(args: argparse.Namespace) -> None:
 def _print_counts(dataset: Dataset) -> None:
     for split, content in dataset.splits.items():
         crowds = sum(a["iscrowd"] for a in content["annotations"])
-        also = f" and {crowds} crowd regions" if crowds else ""
+        also = f" and {count_noun(crowds, 'crowd region')}" if crowds else ""
         title = f"{split}: " if split else ""
-        objects = len(content["annotations"]) - crowds
-        print(f"{title}{len(content['images'])} images, {objects} objects{also}")
+        images = count_noun(len(content["images"]), "image")
+        objects = count_noun(len(content["annotations"]) - crowds, "object")
+        print(f"{title}{images}, {objects}{also}")
         counts = Counter(a["category_id"] for a in content["annotations"] if not a["iscrowd"])
         for category, name in list_classes(content).items():
             print(f"  {name}: {counts[category]}")

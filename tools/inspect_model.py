@@ -33,9 +33,9 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.checkpoint.description import load_contents, parse_config
 from mask_rcnn_ext.config import find_changed_keys
 from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.errors import count_noun
 from mask_rcnn_ext.model_files import is_exported
 from mask_rcnn_ext.modeling.exported import read_exported_config
-from mask_rcnn_ext.report.text import count_noun
 
 
 def describe_names(contents: Mapping[str, Any], cfg: CfgNode | None) -> Iterator[str]:

@@ -166,6 +166,7 @@ from mask_rcnn_ext import Predictor, UserError
 from mask_rcnn_ext.engine.interruption import Interrupted, raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.slurm import is_submission, submit
+from mask_rcnn_ext.errors import count_noun
 from mask_rcnn_ext.model_files import is_exported
 from mask_rcnn_ext.prediction.arguments import (
     check_numbers,
@@ -299,7 +300,9 @@ def report_stop(stopped: PredictionStopped) -> int:
 
 def report_end(args: argparse.Namespace, summary: Summary) -> int:
     """Print the counts and the files written; return the exit code."""
-    print(f"{summary.num_images} images, {summary.num_instances} instances: {summary.results_path}")
+    images = count_noun(summary.num_images, "image")
+    instances = count_noun(summary.num_instances, "instance")
+    print(f"{images}, {instances}: {summary.results_path}")
     print(f"ids of images and categories: {summary.images_path}")
     for name in choose_outputs(args):
         folder = Path(args.output, name)
@@ -311,8 +314,8 @@ def report_end(args: argparse.Namespace, summary: Summary) -> int:
         what = f"{summary.num_shrunk} of the pictures, not the results, are scaled down"
         print(f"{what}: {LARGEST_PICTURE} pixels on the longer side")
     if summary.failures:
-        number = len(summary.failures)
-        print(f"{number} of {summary.num_files} images failed:", file=sys.stderr)
+        failed = f"{len(summary.failures)} of {count_noun(summary.num_files, 'image')} failed:"
+        print(failed, file=sys.stderr)
         print("\n".join(f"  {reason}" for reason in summary.failures), file=sys.stderr)
     return 1 if summary.failures else 0
 

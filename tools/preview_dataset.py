@@ -82,7 +82,7 @@ from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.data.pixel_statistics import fill_pixel_statistics, require_channels
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.trainer import Trainer
-from mask_rcnn_ext.errors import require_range
+from mask_rcnn_ext.errors import count_noun, require_range
 from mask_rcnn_ext.report.drawing.pictures import draw_instances, save_png
 from mask_rcnn_ext.report.drawing.sheets import make_tile_sheet, resize_picture
 from mask_rcnn_ext.report.instances import (
@@ -91,7 +91,6 @@ from mask_rcnn_ext.report.instances import (
     decode_ground_truth,
 )
 from mask_rcnn_ext.report.samples import draw_sample
-from mask_rcnn_ext.report.text import count_noun
 
 # isort: split
 import numpy as np
@@ -145,7 +144,7 @@ def make_sheet(name: str, args: argparse.Namespace) -> DatasetSummary:
     heading = (
         f"{args.json or name}\n{len(chosen)} of {summary.images:,} images, drawn at random "
         f"(seed {args.seed}) · {count_noun(summary.instances, 'object')} of "
-        f"{classes} {'class' if classes == 1 else 'classes'} in all"
+        f"{count_noun(classes, 'class')} in all"
     )
     save_png(args.output, make_tile_sheet(tiles, titles, min(args.columns, len(tiles)), heading))
     return summary
@@ -183,8 +182,9 @@ def make_augmented_sheet(name: str, cfg: CfgNode, args: argparse.Namespace) -> D
 def print_counts(summary: DatasetSummary, output: str) -> None:
     """Print how many images and objects of each class the data set has."""
     print(output)
-    crowds = f" and {summary.crowds:,} crowd regions" if summary.crowds else ""
-    print(f"{summary.images:,} images, {summary.instances:,} objects{crowds}")
+    crowds = f" and {count_noun(summary.crowds, 'crowd region')}" if summary.crowds else ""
+    images, objects = count_noun(summary.images, "image"), count_noun(summary.instances, "object")
+    print(f"{images}, {objects}{crowds}")
     width = max((len(name) for name in summary.class_names), default=0)
     for name, count in zip(summary.class_names, summary.per_class, strict=True):
         print(f"  {name:<{width}}  {count:>8,}")

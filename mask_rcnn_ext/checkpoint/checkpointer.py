@@ -13,7 +13,7 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import _filter_reused_missing_keys, _IncompatibleKeys
 from torch import nn
 
-from ..errors import UserError, name_some, shorten
+from ..errors import UserError, count_noun, name_some, shorten
 from ..files import atomic_open
 from ..log_filter import filter_log
 from ..modeling.fcis import FCISROIHeads
@@ -331,9 +331,10 @@ class Checkpointer(DetectionCheckpointer):
         counts = count_classes(shapes, self._fcis_bins())
         if counts:
             raise UserError(
-                f"{self._source} has {counts[0]} classes, the config says {counts[1]} "
+                f"{self._source} has {count_noun(counts[0], 'class')}, the config says {counts[1]} "
                 "(MODEL.ROI_HEADS.NUM_CLASSES). Use the config of these weights, or set "
-                f"MODEL.ROI_HEADS.NUM_CLASSES {counts[0]}; for {counts[1]} classes, train first"
+                f"MODEL.ROI_HEADS.NUM_CLASSES {counts[0]}; for {count_noun(counts[1], 'class')}, "
+                "train first"
             )
         if shapes:
             wrong = [
@@ -355,10 +356,11 @@ class Checkpointer(DetectionCheckpointer):
             class_layers = [name for name, _, _ in shapes if CLASS_LAYERS.search(name)]
             shapes = [mismatch for mismatch in shapes if mismatch[0] not in class_layers]
             logger.info(
-                "The class layers (%s) start from scratch, because the weights have %d classes and "
+                "The class layers (%s) start from scratch, because the weights have %s and "
                 "the data has %d. This is expected when fine-tuning.",
                 _name_layers(class_layers),
-                *counts,
+                count_noun(counts[0], "class"),
+                counts[1],
             )
         if shapes:
             logger.warning(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
 
-from ..errors import UserError, nearest
+from ..errors import UserError, count_noun, nearest
 from ..files import atomic_open
 from .class_layers import CLASS_LAYERS, count_groups
 from .description import load_contents
@@ -64,7 +64,8 @@ def convert_weights(
         )
     if counts != {len(old_classes)}:
         raise UserError(
-            f"expected weights for {len(old_classes)} classes ({', '.join(old_classes[:3])}, ...), "
+            f"expected weights for {count_noun(len(old_classes), 'class')} "
+            f"({', '.join(old_classes[:3])}, ...), "
             f"got weights for {', '.join(str(count) for count in sorted(counts))}"
         )
     generator = torch.Generator().manual_seed(seed)
@@ -144,7 +145,9 @@ def convert_checkpoint(
         with atomic_open(output) as file:
             torch.save(contents, file)
     drawn = [name for name in new if name not in old]
-    logger.info("%s: %d classes, drawn: %s", output, len(new), ", ".join(drawn) or "none")
+    logger.info(
+        "%s: %s, drawn: %s", output, count_noun(len(new), "class"), ", ".join(drawn) or "none"
+    )
     return drawn
 
 

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
-from ..errors import UserError, name_some, nearest, say_have, shorten
+from ..errors import UserError, count_noun, name_some, nearest, say_have, shorten
 from .bands import read_bands_header
 from .findings import IssueCounter
 from .images import read_header
@@ -269,7 +269,9 @@ def check_image_sizes(
     if unreadable:
         others = [name for name, _ in unreadable[1:]]
         also = f". The others: {name_some(others)}" if others else ""
-        faults.append(f"{len(unreadable)} image files cannot be used: {unreadable[0][1]}{also}")
+        faults.append(
+            f"{count_noun(len(unreadable), 'image file')} cannot be used: {unreadable[0][1]}{also}"
+        )
     if contradictions:
         faults.append(
             f"the sizes (width x height, pixels) of {len(contradictions)} of {len(images)} images "

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import UserError, name_some, nearest, say_have, shorten
+from ..errors import UserError, count_noun, name_some, nearest, say_have, shorten
 from ..files import read_json, refuse_special
 from .annotations import clean_annotations, explain_crowds
 from .coco_ids import normalise_ids
@@ -82,7 +82,8 @@ def raise_faults(faults: Iterable[str]) -> None:
     """Raise one `UserError` with all faults, one on each line, if there are any."""
     faults = list(faults)
     if len(faults) > 1:
-        raise UserError("\n  ".join([f"the data has {len(faults)} kinds of faults:", *faults]))
+        head = f"the data cannot be used, for {len(faults)} reasons:"
+        raise UserError("\n  ".join([head, *faults]))
     if faults:
         raise UserError(faults[0])
 
@@ -178,8 +179,8 @@ def _check_annotations(
         return
     if missing:
         file.faults.append(
-            f"{json_file}: {len(missing)} mask files are missing: {name_some(missing)}; "
-            f"looked for in {folders[0]} and {folders[1]}"
+            f"{json_file}: {count_noun(len(missing), 'mask file')} not found: {name_some(missing)}"
+            f"; looked for in {folders[0]} and {folders[1]}"
         )
     malformed = f"{dropped.total} of {total} annotations: {dropped}"
     if "no segmentation" in dropped.issues and masks:
@@ -236,8 +237,9 @@ def _find_category_faults(content: dict[str, Any]) -> list[str]:
     if repeated:
         ids = ", ".join(str(c["id"]) for c in categories if c.get("name") == repeated[0])
         faults.append(
-            f"{len(repeated)} names are used twice: the categories {ids} have the same name "
-            f"{shorten(repr(repeated[0]))}. Rename one, or keep one and correct each category_id"
+            f"{count_noun(len(repeated), 'name')} used twice: the categories {ids} have "
+            f"the same name {shorten(repr(repeated[0]))}. Rename one, or keep "
+            "one and correct each category_id"
         )
     return faults
 

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import name_some
+from ..errors import count_noun, name_some
 from .annotations import explain_crowds
 from .coco_json import CocoJson
 from .findings import Example, Finding, Level
@@ -166,8 +166,8 @@ def _find_odd_images(split: str, check: SplitCheck) -> list[Finding]:
         others = [str(entries[i]["file_name"]) for i, _ in broken[1:]]
         also = f". The others: {name_some(others)}" if others else ""
         text = (
-            f"{path}: {len(broken)} image files pass the first check of a training, and stop it "
-            f"when they are read: {broken[0][1]}{also}"
+            f"{path}: {count_noun(len(broken), 'image file')} would pass the first check of a "
+            f"training, and stop it later: {broken[0][1]}{also}"
         )
         found.append(Finding("error", text))
     plain = [i for i, image in known if image.plain]
@@ -231,8 +231,8 @@ def _describe_groups(
         shown = name_some([" = ".join(map(name, group[:3])) for group in chosen], 3)
         where = "of train and val" if leaks else "within a json"
         why = ". The model has seen these images in training, so AP is too high" if leaks else ""
-        groups_of = "groups of images" if len(chosen) > 1 else "group of images"
-        text = f"{len(chosen)} {groups_of} {where} that {what}: {shown}{why}. {advice}"
+        text = f"{count_noun(len(chosen), 'group')} of images {where} that {what}: "
+        text += f"{shown}{why}. {advice}"
         pairs = []
         for group in chosen:
             last = next((p for p in group if p[0] != group[0][0]), group[1])

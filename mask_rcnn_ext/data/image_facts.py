@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from ..errors import UserError
+from ..errors import UserError, count_noun
 from .bands import read_record_bands, scale_for_display
 from .images import read_record
 
@@ -99,7 +99,7 @@ def read_image_facts(
     except Exception:  # Pillow raises nearly anything on a broken file; the reader below explains
         kind = os.path.splitext(path)[1].lstrip(".").upper(), "", 8
     if channels:
-        kind = kind[0], f"{channels} channel{'s' if channels > 1 else ''}", 0
+        kind = kind[0], count_noun(channels, "channel"), 0
     height, width = size or (0, 0)
     record = {"file_name": path, "height": height, "width": width}
     pixels: npt.NDArray[Any]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError, name_some
+from ..errors import UserError, count_noun, name_some
 
 __all__ = ["NUM_COCO_KEYPOINTS", "complete_keypoints", "complete_true_keypoints", "count_numbers"]
 
@@ -83,8 +83,9 @@ def complete_true_keypoints(annotations: Iterable[dict[str, Any]], num_keypoints
 
 def _wrong_keypoints(wrong: list[str], num_keypoints: int) -> UserError:
     return UserError(
-        f"{len(wrong)} objects have wrong keypoints: expected {3 * num_keypoints} numbers, which "
-        f"are x, y and visibility of the model's {num_keypoints} keypoints: {name_some(wrong, 3)}. "
+        f"{count_noun(len(wrong), 'object')} with wrong keypoints: expected "
+        f"{3 * num_keypoints} numbers, which are x, y and visibility of the model's "
+        f"{count_noun(num_keypoints, 'keypoint')}: {name_some(wrong, 3)}. "
         "Leave out the keypoints of objects that have none"
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_util
 
-from ..errors import name_some, say_have
+from ..errors import count_noun, name_some, say_have
 from ..layers.rle import compress
 from .coco_json import CocoJson
 from .findings import Example, Finding
@@ -132,7 +132,7 @@ def find_odd_objects(split: str, file: CocoJson, facts: ObjectFacts) -> list[Fin
             classes = dict.fromkeys(names.get(a["category_id"], "?") for a in pair)
             examples.append(show(*pair, text=f"IoU {iou:.2f}, {' and '.join(classes)}"))
         text = (
-            f"{file.path}: {len(shown)} pair{'s' if len(shown) > 1 else ''} of objects with nearly "
+            f"{file.path}: {count_noun(len(shown), 'pair')} of objects with nearly "
             f"the same pixels (IoU of {_TWINS:g} or more): {name_some(shown, 3)}. If a pair is one "
             "object, remove the worse of the two"
         )
@@ -156,7 +156,7 @@ def find_odd_objects(split: str, file: CocoJson, facts: ObjectFacts) -> list[Fin
         found.append(Finding("note", text, [show(a) for a in facts.huge]))
     if facts.crowds and 2 * len(facts.crowds) <= len(file.kept):  # training warns about more
         text = (
-            f"{file.path}: {len(facts.crowds)} annotations are crowd regions, which are neither "
+            f"{file.path}: {count_noun(len(facts.crowds), 'crowd region')}, neither "
             f"learned nor counted: {_name(facts.crowds)}"
         )
         found.append(Finding("note", text, [show(a) for a in facts.crowds]))

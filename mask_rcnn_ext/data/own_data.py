@@ -16,7 +16,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from ..errors import UserError, name_some, say_have
+from ..errors import UserError, count_noun, name_some, say_have
 from ..files import atomic_open
 from .coco_json import CocoJson, check_coco_json, inspect_coco_json, list_classes, raise_faults
 from .repeated_images import RepeatedImages, find_repeated_images
@@ -275,8 +275,9 @@ def split_own_data(
     for path, part in zip(paths, split_coco(content, fraction, group_by=group_by), strict=True):
         with atomic_open(path, "w") as file:
             json.dump(part, file)
-        count = len(part["annotations"])
-        logger.info("%s: %d images, %d annotations", path, len(part["images"]), count)
+        images_of, annotations = (len(part[key]) for key in ("images", "annotations"))
+        counts = count_noun(images_of, "image"), count_noun(annotations, "annotation")
+        logger.info("%s: %s, %s", path, *counts)
     return paths
 
 

@@ -16,7 +16,7 @@ from detectron2.utils import comm
 
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.safe_load import load_torch
-from ..errors import UserError, name_some, nearest
+from ..errors import UserError, count_noun, name_some, nearest
 from .resuming import is_final
 
 __all__ = [
@@ -226,8 +226,11 @@ class BestModel(HookBase):
         if not 0 < self.patience <= self._waited or done >= trainer.max_iter:
             return
         logger.info(
-            "Training ends after %d iterations: %s has not improved in %d evaluation%s (%s).",
-            *(done, self.record["metric"], self._waited, "s" * (self._waited != 1), _PATIENCE),
+            "Training ends after %s: %s has not improved in %s (%s).",
+            count_noun(done, "iteration"),
+            self.record["metric"],
+            count_noun(self._waited, "evaluation"),
+            _PATIENCE,
         )
         trainer.iter = done - 1
         # A run that had stopped here before keeps its file: later stages know it by its checksum.
@@ -268,7 +271,7 @@ def _has_begun(record: Mapping[str, Any]) -> bool:
 
 def _describe(record: Mapping[str, Any]) -> str:
     number = format(record["value"], ".4g")
-    return f"{record['metric']} {number} after {record['iteration'] + 1} iterations"
+    return f"{record['metric']} {number} after {count_noun(record['iteration'] + 1, 'iteration')}"
 
 
 def _read_record(path: str) -> dict[str, Any]:

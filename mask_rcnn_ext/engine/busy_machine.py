@@ -16,6 +16,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from ..errors import count_noun
 from .loop import AutocastTrainer
 
 __all__ = ["BusyMachine", "Setting", "SettingChooser", "list_settings"]
@@ -37,7 +38,7 @@ class Setting:
 
     def __str__(self) -> str:
         """Name the setting in a message."""
-        words = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        words = count_noun(self.threads, "thread")
         return words if self.autocast else f"float32 and {words}"
 
 

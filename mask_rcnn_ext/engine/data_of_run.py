@@ -10,7 +10,7 @@ from ..config import ExtCfgNode
 from ..data.catalog import require_datasets
 from ..data.own_data import OwnData, get_split_paths, register_own_data, split_own_data
 from ..data.split import require_split
-from ..errors import UserError
+from ..errors import UserError, count_noun
 from ..modeling.checks import is_fcis, is_generalized_rcnn
 
 __all__ = ["prepare_data", "register_data_of", "take_data_options"]
@@ -184,7 +184,7 @@ def _store_classes(cfg: ExtCfgNode, names: list[str]) -> None:
         if len(classes) != expected:
             raise UserError(
                 f"MODEL.ROI_HEADS.NUM_CLASSES is {expected}, but data set {name} has "
-                f"{len(classes)} classes ({', '.join(classes[:8])}"
+                f"{count_noun(len(classes), 'class')} ({', '.join(classes[:8])}"
                 f"{', ...' if len(classes) > 8 else ''}). "
                 f"Set MODEL.ROI_HEADS.NUM_CLASSES {len(classes)}."
             )

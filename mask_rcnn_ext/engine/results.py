@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 
 from ..checkpoint.description import get_versions
 from ..data.catalog import find_annotation_files
-from ..errors import name_some
+from ..errors import count_noun, name_some
 from ..files import atomic_open, file_sha256, make_jsonable
 
 __all__ = ["write_results"]
@@ -86,4 +86,4 @@ def _device_name(device: str) -> str:
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name()
     threads = torch.get_num_threads()
-    return f"cpu, {threads} thread{'s' * (threads != 1)}"
+    return f"cpu, {count_noun(threads, 'thread')}"

@@ -26,7 +26,7 @@ from ..checkpoint.safetensors_file import (
 from ..config import ExtCfgNode, complete_config, keys_of
 from ..data.images import ImageLike
 from ..engine.trainer import Trainer
-from ..errors import UserError, import_extra, name_some, require_choice, require_range
+from ..errors import UserError, count_noun, import_extra, name_some, require_choice, require_range
 from ..files import file_sha256, read_json_or_none, writable_folder, write_json
 from ..model_files import is_exported
 from ..modeling.exported import read_exported_config
@@ -130,7 +130,7 @@ def _calibrate(
 ) -> int:
     """Write `STEM_int8.onnx`, calibrated on the images or on some of them; return their number."""
     used = [images[index] for index in spread_evenly(len(images), limit)]
-    of_all = f"of {len(images):,} images (--calibration-images)"
+    of_all = f"of {count_noun(len(images), 'image')} (--calibration-images)"
     logger.info("int8 is calibrated on %d %s", len(used), of_all)
     prepared = (predictor.prepare(image)["image"].numpy() for image in used)
     quantize_onnx(f"{stem}.onnx", f"{stem}_int8.onnx", prepared, len(used))
@@ -199,8 +199,8 @@ def _find_example(predictor: Predictor, images: Sequence[ImageLike]) -> torch.Te
             tensor: torch.Tensor = predictor.prepare(image)["image"]
             return tensor
     raise UserError(
-        f"the model finds nothing in any of {len(images)} images, so its export could not be "
-        "compared with it. Give images with objects by --images, or lower the score threshold: "
+        f"the model finds nothing in {count_noun(len(images), 'image')}, so its export could not "
+        "be compared with it. Give images with objects by --images, or lower the score threshold: "
         "--opts MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.05"
     )
 

@@ -12,7 +12,7 @@ from detectron2.structures import Instances
 from scipy.optimize import linear_sum_assignment
 
 from ..data.images import ImageLike
-from ..errors import UserError
+from ..errors import UserError, count_noun
 
 __all__ = ["DetectionDifference", "Tolerance", "compare_instances", "require_parity"]
 
@@ -180,8 +180,9 @@ def require_parity(
         name = max(wrong, key=lambda name: wrong[name].deviating)
         raise UserError(
             f"the exported model finds something else than the model in {len(wrong)} of "
-            f"{len(images)} images, so it was not kept: {deviating} detections differ, "
-            f"{math.floor(allowed)} may. Most in {name}: {wrong[name].describe(tolerance)}"
+            f"{count_noun(len(images), 'image')}, so it was not kept: "
+            f"{count_noun(deviating, 'detection')} different, {math.floor(allowed)} allowed. "
+            f"Most in {name}: {wrong[name].describe(tolerance)}"
         )
     every = list(differences.values())
     return {

@@ -31,7 +31,7 @@ from detectron2.modeling.roi_heads import (
 from detectron2.utils.registry import Registry
 
 from ..config import flat_config
-from ..errors import UserError, nearest, require_choice
+from ..errors import UserError, count_noun, nearest, require_choice
 from .fcis import FCIS, FCISROIHeads
 from .meta_arch import MaskRCNN
 from .poolers import OUR_TYPES
@@ -192,7 +192,7 @@ def require_keypoints(cfg: CfgNode, name: str, number: int, fix: str) -> None:
     if number != expected:
         raise UserError(
             f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {expected}, but data set {name} has "
-            f"{number} keypoints. {fix}"
+            f"{count_noun(number, 'keypoint')}. {fix}"
         )
 
 

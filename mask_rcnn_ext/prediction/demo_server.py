@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import UserError, require_range
+from ..errors import UserError, count_noun, require_range
 from ..report.drawing.pictures import choose_color
 from ..report.render import render_page
 from .demo_answer import MAX_PIXELS, answer_upload
@@ -148,8 +148,11 @@ class DemoServer(socketserver.ThreadingTCPServer):
         answer = answer_upload(self._predictor, data)
         answer["seconds"] = round(time.monotonic() - began, 2)
         logger.info(
-            "%d x %d pixels, %d objects, %.2f s",
-            *(answer["width"], answer["height"], len(answer["objects"]), answer["seconds"]),
+            "%d x %d pixels, %s, %.2f s",
+            answer["width"],
+            answer["height"],
+            count_noun(len(answer["objects"]), "object"),
+            answer["seconds"],
         )
         return json.dumps(answer).encode()
 

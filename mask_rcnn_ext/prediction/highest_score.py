@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from detectron2.structures import Instances
 
-from ..errors import UserError
+from ..errors import UserError, count_noun
 from ..report.run_data import spread_evenly
 from .filters import InstanceFilter
 from .folder import FolderJob
@@ -61,7 +61,9 @@ def describe_highest_in_images(job: FolderJob, predictor: Predictor) -> str:
 def describe_highest_in_video(job: FolderJob, video: VideoInput, predictor: Predictor) -> str:
     """Return the same as `describe_highest_in_images` for frames of a video; "" for a camera."""
     found = list(predict_sample(predictor, video, MOST_IMAGES, job.tiling))
-    return _describe(job, predictor, found, f" in {len(found)} frames") if found else ""
+    return (
+        _describe(job, predictor, found, f" in {count_noun(len(found), 'frame')}") if found else ""
+    )
 
 
 def _ignore(*failure: object) -> None:

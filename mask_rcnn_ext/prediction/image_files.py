@@ -19,9 +19,8 @@ from detectron2.structures import Instances
 from ..data.bands import scale_for_display
 from ..data.images import BGRArray
 from ..data.pixel_limit import get_pixel_limit
-from ..errors import UserError, name_some
+from ..errors import UserError, count_noun, name_some
 from ..files import is_special, refuse_special
-from ..report.text import count_noun
 from .predictor import Predictor
 from .tiled import cut_image, predict_tiles
 from .tiles import Tile, Tiling

@@ -21,7 +21,7 @@ from ..data.bands import order_bands, read_bands, require_bands
 from ..data.images import ImageLike, read_bgr
 from ..data.pixel_limit import get_pixel_limit, set_pixel_limit
 from ..data.pixel_statistics import require_channels, require_colours
-from ..errors import UserError, require_choice, require_range
+from ..errors import UserError, count_noun, require_choice, require_range
 from ..layers.packed_masks import PackedMasks
 from ..layers.resizing import ResizeShortestEdge
 from ..model_files import is_checkpoint, is_exported
@@ -331,8 +331,8 @@ def _find_classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
     for key, values in (("CLASS_NAMES", names), ("CATEGORY_IDS", ids)):
         if values and len(values) != count:
             raise UserError(
-                f"MASK_RCNN_EXT.{key} has {len(values)} entries, expected one for each of the "
-                f"{count} classes (MODEL.ROI_HEADS.NUM_CLASSES)"
+                f"MASK_RCNN_EXT.{key} has values for {count_noun(len(values), 'class')}, expected "
+                f"{count} (MODEL.ROI_HEADS.NUM_CLASSES)"
             )
     if not names:
         names, catalog_ids = _find_catalog_classes(cfg, count)

@@ -44,7 +44,7 @@ from ..data.mapper import ImageMapper, keep_sides
 from ..engine.results import write_results
 from ..engine.run import prepare_run
 from ..engine.trainer import Trainer
-from ..errors import UserError, require_range
+from ..errors import UserError, count_noun, require_range
 from ..modeling.checks import is_rcnn
 from ..modeling.precision import inference_autocast, prepare_model
 from ..modeling.rcnn import RCNN, RCNNSVMOutputLayers
@@ -346,9 +346,15 @@ def _log_class(name: str, svm: ClassSVM, regressed: int) -> None:
         logger.warning("%s: %s in the training images. It will never be detected.", name, why)
     else:
         logger.info(
-            "%s: an SVM of %d objects and %d hard negatives (%d of %d proposals were hard; fitted "
-            "%d times); box regression of %d proposals.",
-            *(name, objects, svm.cached, svm.taken, svm.offered, svm.fits, regressed),
+            "%s: an SVM of %s and %s (%d of %d proposals were hard; fitted "
+            "%s); box regression of %s.",
+            name,
+            count_noun(objects, "object"),
+            count_noun(svm.cached, "hard negative"),
+            svm.taken,
+            svm.offered,
+            count_noun(svm.fits, "time"),
+            count_noun(regressed, "proposal"),
         )
     if svm.fits and (svm.compute_margins(svm.positives) <= 0).all():
         logger.warning(

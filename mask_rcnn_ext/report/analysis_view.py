@@ -7,6 +7,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog
 
+from ..errors import count_noun
 from ..overlap.analysis.analysis import Analysis, Confusion
 from ..overlap.analysis.curves import Operation
 from ..overlap.analysis.error_types import ERROR_TYPES, ErrorCost
@@ -14,7 +15,7 @@ from ..overlap.analysis.image_quality import ImageQuality
 from .analysis_charts import draw_analysis
 from .gallery import PAGE_BYTES, Pair, load_samples, make_pairs
 from .instances import DatasetSummary
-from .text import NO_NUMBER, count_noun, to_text
+from .text import NO_NUMBER, to_text
 
 __all__ = ["draw_extremes", "view_analysis", "view_confusion"]
 

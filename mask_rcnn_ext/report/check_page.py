@@ -10,13 +10,13 @@ import numpy as np
 from tabulate import tabulate
 
 from ..data.data_check import DataCheck, SplitCheck
+from ..errors import count_noun
 from ..files import atomic_open
 from ..overlap.matching import LEVELS, assign_levels
 from .drawing.pictures import encode_jpegs
 from .example_pictures import ExamplePicture, draw_example
 from .instances import count_bins, count_sizes
 from .render import render_page
-from .text import count_noun
 
 __all__ = ["describe_check", "write_check_page"]
 
@@ -45,7 +45,7 @@ def describe_check(check: DataCheck) -> str:
         headers = ["objects of each class", *check.splits]
         lines.append(tabulate(rows, headers, intfmt=",", disable_numparse=[0]))
     if len(classes) > _MOST_CLASSES:
-        lines.append(f"and {len(classes) - _MOST_CLASSES} classes with fewer objects")
+        lines.append(f"and {count_noun(len(classes) - _MOST_CLASSES, 'class')} with fewer objects")
     lines += [f"{finding.level}: {finding.text}" for finding in check.findings]
     return "\n".join([*lines, _summarize(check)])
 
@@ -124,7 +124,7 @@ def _list_facts(split: SplitCheck) -> list[tuple[str, str]]:
     sizes = Counter((image.width, image.height) for image in images if image.pixels)
     if sizes:
         common = ", ".join(f"{w} x {h} ({n:,})" for (w, h), n in sizes.most_common(3))
-        more = f" and {len(sizes) - 3:,} other sizes" if len(sizes) > 3 else ""
+        more = f" and {count_noun(len(sizes) - 3, 'other size')}" if len(sizes) > 3 else ""
         facts.append(("image size, width x height", common + more))
         facts.append(("longer side, pixels", _spread(max(i.width, i.height) for i in images)))
     kinds = Counter(image.kind for image in images).most_common()

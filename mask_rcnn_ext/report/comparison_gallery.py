@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 
 from ..arrays import RGB, Bools, RGBArray
 from ..data.bands import read_picture
-from ..errors import UserError
+from ..errors import UserError, count_noun
 from ..layers.mask_crops import MaskCrop
 from ..overlap.comparison import METRICS, Detection, Detections, ImageRecord
 from ..overlap.image_instances import read_image_instances
@@ -24,7 +24,6 @@ from ..overlap.metrics import RATIOS
 from .drawing.pictures import draw_instances
 from .drawing.sheets import make_tile_sheet, resize_picture
 from .instances import decode_masks
-from .text import count_noun
 
 __all__ = [
     "Case",

@@ -8,6 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from ..errors import count_noun
 from ..files import atomic_open, write_json
 from ..overlap.comparison import METRICS
 from ..overlap.lines import LINE_METRICS
@@ -170,7 +171,9 @@ def draw_levels(comparison: Comparison) -> Chart:
     labels = []
     for level, row in zip(LEVELS, rows, strict=True):
         count = comparison.counts["a"][f"objects_{level}"]
-        labels.append(f"{_LEVEL_NAMES[level]}\n{count:,} objects\n{_format_difference(row)}")
+        labels.append(
+            f"{_LEVEL_NAMES[level]}\n{count_noun(int(count), 'object')}\n{_format_difference(row)}"
+        )
     top = 1.0
     for series, values in enumerate(([row.a for row in rows], [row.b for row in rows])):
         heights = [0.0 if value is None or math.isnan(value) else value for value in values]

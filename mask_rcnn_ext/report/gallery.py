@@ -12,12 +12,11 @@ from detectron2.data import DatasetCatalog
 
 from ..arrays import RGBArray
 from ..data.bands import read_picture
-from ..errors import UserError
+from ..errors import UserError, count_noun
 from .drawing.pictures import draw_instances, encode_jpegs
 from .drawing.sheets import make_tile_sheet, resize_picture
 from .instances import Annotated, decode_ground_truth, decode_predictions
 from .run_data import spread_evenly
-from .text import count_noun
 
 __all__ = [
     "NO_PICTURE",

@@ -2,7 +2,7 @@
 
 import math
 
-__all__ = ["NO_NUMBER", "count_noun", "judge_interval", "to_text"]
+__all__ = ["NO_NUMBER", "judge_interval", "to_text"]
 
 NO_NUMBER, _MINUS = "\u2013", "\u2212"  # a dash stands where there is no number
 
@@ -24,8 +24,3 @@ def to_text(value: float | None, decimals: int = 1, signed: bool = False) -> str
         return NO_NUMBER
     text = format(round(value, decimals) + 0.0, f"{'+' if signed else ''}.{decimals}f")
     return text.replace("-", _MINUS)
-
-
-def count_noun(count: int, noun: str) -> str:
-    """Return a count and its noun: "1 object", "2 objects"."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -283,7 +283,7 @@ def test_bitmaps_become_rle(folder, kind):
 
 def test_mask_files_that_are_missing_or_no_images(folder):
     missing = [annotation(i, segmentation=f"m{i}.png") for i in range(6, 13)]
-    with pytest.raises(UserError, match=r"7 mask files are missing: m6.png, .*m10.png and 2 more"):
+    with pytest.raises(UserError, match=r"7 mask files not found: m6.png, .*m10.png and 2 more"):
         check(folder, content(*missing))
     (folder / "m6.png").write_text("no image")
     with pytest.raises(UserError, match=r"m6.png: cannot be read"):

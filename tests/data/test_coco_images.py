@@ -184,7 +184,7 @@ def test_a_size_that_contradicts_the_file(folder):
     (folder / "1.png").write_text("no image")
     bad, faults, _ = check(folder, entry(1), swapped)
     assert bad == {1, 2}
-    assert faults[0].startswith(f"1 image files cannot be used: {folder / '1.png'}: cannot be read")
+    assert faults[0].startswith(f"1 image file cannot be used: {folder / '1.png'}: cannot be read")
     assert faults[1:] == [fault]
 
 

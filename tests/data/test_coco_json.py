@@ -89,19 +89,19 @@ def test_all_faults_are_reported_in_one_message(folder):
     first, *lines = str(error.value).split("\n")
     parts = [
         "1 of 6 images has no usable `id`",
-        "1 image ids occur more than once: 3",
+        "1 image id more than once in the list: 3",
         "1 of 5 annotations has an unknown image_id",
         "1 of 4 annotations has an unknown category_id",
         "1 of 3 categories has no name",
-        "1 names are used twice",
+        "1 name used twice",
         "1 of 6 images has no `file_name`",
         "1 of 6 image files are missing: 4.png",
-        "1 image files cannot be used",
+        "1 image file cannot be used",
         "1 of 6 images contradict the files: image 2",
-        "1 mask files are missing: mask.png",
+        "1 mask file not found: mask.png",
         "malformed 1 of 3 annotations: 1 x no segmentation (first: 5)",
     ]
-    assert first == f"the data has {len(parts)} kinds of faults:"
+    assert first == f"the data cannot be used, for {len(parts)} reasons:"
     assert len(lines) == len(parts)
     for line, part in zip(lines, parts, strict=True):
         assert line.startswith(f"  {folder / 'coco.json'}: ")

@@ -122,7 +122,7 @@ def test_tiny_huge_crowds_and_empty_images(tmp_path):
     for words, ids in (
         ("are tiny", (2,)),
         ("at least 90%", (3,)),
-        ("1 annotations are crowd", (4,)),
+        ("1 crowd region, neither", (4,)),
     ):
         finding = find(check, words)
         assert finding.level == "note"
@@ -152,7 +152,7 @@ def test_what_the_pixels_tell(tmp_path):
     draw(folder / "other.png", 77)
     register_own_data(*arguments, "", "", clean_dir=str(tmp_path))
     check = check_dataset(*arguments)
-    assert f"{folder / 'broken.png'}: cannot be read" in find(check, "stop it when").text
+    assert f"{folder / 'broken.png'}: cannot be read" in find(check, "stop it later").text
     assert check.findings[0].level == "error"
     assert find(check, "one colour").examples == [Example("train", 1)]
     kinds = find(check, "several kinds")

@@ -110,7 +110,7 @@ def test_images_with_too_few_labelled_keypoints_are_left_out(register):
 def test_wrong_keypoints_are_reported(wrong):
     right = {"keypoints": labelled(2)}
     records = [{"file_name": "a.png", "annotations": [right, {"keypoints": wrong}, {}]}]
-    expected = r"1 objects have wrong keypoints: expected 9 numbers.*: object 2 of a.png has"
+    expected = r"1 object with wrong keypoints: expected 9 numbers.*: object 2 of a.png has"
     with pytest.raises(UserError, match=expected):
         complete_keypoints(records, 3)
     with pytest.raises(UserError, match=r"expected 9 numbers.*: annotation 7 has"):

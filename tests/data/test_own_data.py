@@ -218,7 +218,7 @@ def test_the_faults_of_both_files_are_reported_in_one_message(tmp_path):
     with pytest.raises(UserError) as error:
         register(train, val)
     first, *lines = str(error.value).split("\n")
-    assert first == "the data has 3 kinds of faults:"
+    assert first == "the data cannot be used, for 3 reasons:"
     assert "t.json: 1 of 2 annotations has an unknown image_id" in lines[0]
     assert "v.json: 1 of 1 annotations has an unknown category_id" in lines[1]
     assert "v.json contradict" in lines[2]

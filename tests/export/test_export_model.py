@@ -102,7 +102,9 @@ def test_a_changed_weight_is_noticed_and_nothing_stays(
         return []
 
     monkeypatch.setattr(exporting, "write_onnx", write_other)
-    said = r"in 4 of 4 images.*detections differ, 0 may. Most in .*: .*mask IoU 0\.\d+ \(limit"
+    said = (
+        r"in 4 of 4 images.*detections different, 0 allowed. Most in .*: .*mask IoU 0\.\d+ \(limit"
+    )
     with pytest.raises(UserError, match=said):
         export_model(cfg, tmp_path / "out", images)
     assert not [*tmp_path.iterdir()]

@@ -21,7 +21,7 @@ from mask_rcnn_ext.report.comparison_page import (
 )
 from mask_rcnn_ext.report.drawing.pictures import choose_color
 from mask_rcnn_ext.report.json_records import from_json, to_json
-from mask_rcnn_ext.report.text import count_noun, judge_interval, to_text
+from mask_rcnn_ext.report.text import judge_interval, to_text
 
 
 def near(picture, color, within=12):
@@ -237,11 +237,6 @@ def test_numbers_are_printed_with_a_minus_and_never_as_minus_zero():
     assert to_text(-1.26) == "\u22121.3"
     assert to_text(-0.01, signed=True) == "+0.0"
     assert to_text(None) == to_text(math.nan) == "\u2013"
-    assert [count_noun(count, "edge") for count in (0, 1, 1200)] == [
-        "0 edges",
-        "1 edge",
-        "1,200 edges",
-    ]
 
 
 def test_what_an_interval_says():

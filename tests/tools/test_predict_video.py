@@ -52,7 +52,7 @@ def test_a_video_that_is_cut_short_ends_with_1(predict, tmp_path, capsys):
     (tmp_path / "clip.avi").write_bytes(data[: len(data) // 2])
     assert predict(tmp_path / "clip.avi") == 1
     said = capsys.readouterr().err
-    assert "frames cannot be read; the file may be cut short" in said
+    assert "at the end cannot be read; the file may be cut short" in said
 
 
 def test_what_is_no_video_or_needs_one_process_ends_with_2(predict, tmp_path, capsys, monkeypatch):

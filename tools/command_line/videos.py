@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.engine.interruption import Interrupted
-from mask_rcnn_ext.errors import InputFailure, UserError
+from mask_rcnn_ext.errors import InputFailure, UserError, count_noun
 from mask_rcnn_ext.prediction.filters import InstanceFilter
 from mask_rcnn_ext.prediction.folder import FolderJob
 from mask_rcnn_ext.prediction.video_inputs import VideoInput
@@ -64,15 +64,16 @@ def predict_videos(
             print(f"error: {error}", file=sys.stderr)
             code = 1
             continue
-        found = f"{summary.num_frames} frames, {summary.num_tracks} objects"
+        frames = count_noun(summary.num_frames, "frame")
+        found = f"{frames}, {count_noun(summary.num_tracks, 'object')}"
         print(f"{found}: {summary.video_path or summary.tracks_path}")
         if not summary.num_tracks:
             describe = partial(describe_highest_in_video, job, video)
             print(explain_nothing(args.score_threshold, lowest, describe))
         if summary.missing:
             print(
-                f"{video.source}: the last {summary.missing} frames cannot be read; the file may "
-                "be cut short",
+                f"{video.source}: {count_noun(summary.missing, 'frame')} at the end cannot be "
+                "read; the file may be cut short",
                 file=sys.stderr,
             )
             code = 1

@@ -56,8 +56,8 @@ def describe(packages: Sequence[dict[str, Any]] | None) -> tuple[list[str], int]
     ]
     skipped = len(packages) - len(checked)
     lines.append(
-        f"{len(checked)} packages checked, {len(lines)} known faults"
-        + (f"; {skipped} packages are not in the list" if skipped else "")
+        f"packages checked: {len(checked)}, known faults: {len(lines)}"
+        + (f", packages that are not in the list: {skipped}" if skipped else "")
     )
     return lines, int(len(lines) > 1)
 

@@ -12,7 +12,7 @@ from pycocotools import mask as mask_util
 from scipy.ndimage import find_objects
 
 from ...arrays import Bools
-from ...errors import UserError, name_some, nearest, shorten
+from ...errors import UserError, count_noun, name_some, nearest, shorten
 from ...layers.rle import check_mask, compress, encode_edges, encode_mask, find_edges
 from ..annotations import clean_annotations
 from ..coco_images import find_image_files
@@ -202,7 +202,7 @@ class DatasetBuilder:
         if not self._images:
             raise UserError(f"{place}: no image found")
         if not names:
-            raise UserError(f"{place}: no object found in {len(self._images)} images")
+            raise UserError(f"{place}: no object found in {count_noun(len(self._images), 'image')}")
         ids = {name: number for number, name in enumerate(names, 1)}
         categories = [{"id": number, "name": name} for name, number in ids.items()]
         split_of = {image["id"]: split for split, image in self._images}

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from ...errors import count_noun
 from .facts import DataFacts, Machine
 from .plan import Plan
 
@@ -52,7 +53,8 @@ def choose_batch(plan: Plan, facts: DataFacts, machine: Machine) -> None:
         reason = f"what fits in {memory / 1e9:.0f} GB with {pixels / 1e6:.1f} megapixels an image"
     if few < wanted:
         wanted = max(few, min(2, wanted))
-        reason = f"{len(facts.image_sizes)} images: an epoch has {_FEWEST_BATCHES} iterations"
+        count = count_noun(len(facts.image_sizes), "image")
+        reason = f"{count}: an epoch has {_FEWEST_BATCHES} iterations"
     if processes > 1:
         wanted = max(wanted // processes, 1) * processes
         reason += f"; a multiple of {processes} processes"
@@ -95,10 +97,10 @@ def choose_length(plan: Plan, images: int, epochs: float | None) -> None:
     batch, solver = plan["SOLVER.IMS_PER_BATCH"], plan.reference.SOLVER
     if epochs is not None:
         iterations = math.ceil(epochs * images / batch)
-        reason = f"{epochs:g} epochs of {images} images"
+        reason = f"--epochs {epochs:g}, of {count_noun(images, 'image')}"
     else:
         iterations = math.ceil(_EPOCHS * images / batch)
-        reason = f"{_EPOCHS} epochs of {images} images, as detectron2's schedule 1x"
+        reason = f"{_EPOCHS} epochs of {count_noun(images, 'image')}, as detectron2's schedule 1x"
         least = max(math.ceil(_FEWEST_IMAGES / batch), _FEWEST_ITERATIONS)
         if iterations < least:
             iterations = least

@@ -31,14 +31,14 @@ def answer(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("packages", "code", "lines"),
     [
-        ([{**KNOWN, "vulns": []}], 0, ["1 packages checked, 0 known faults"]),
+        ([{**KNOWN, "vulns": []}], 0, ["packages checked: 1, known faults: 0"]),
         (
             [{**KNOWN, "vulns": [FAULT, {**FAULT, "id": "PYSEC-1", "fix_versions": []}]}, UNKNOWN],
             1,
             [
                 "torch 2.9.0: CVE-2026-24747, fixed in 2.10.0",
                 "torch 2.9.0: PYSEC-1, fixed in no version yet",
-                "1 packages checked, 2 known faults; 1 packages are not in the list",
+                "packages checked: 1, known faults: 2, packages that are not in the list: 1",
             ],
         ),
         ([UNKNOWN], 0, ["The versions were not checked: no list of known faults can be reached"]),

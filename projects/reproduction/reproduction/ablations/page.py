@@ -14,11 +14,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from mask_rcnn_ext.errors import count_noun
 from mask_rcnn_ext.files import atomic_open
 from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.report.render import render_page
 from mask_rcnn_ext.report.run_data import TASK_TITLES
-from mask_rcnn_ext.report.text import NO_NUMBER, count_noun, judge_interval, to_text
+from mask_rcnn_ext.report.text import NO_NUMBER, judge_interval, to_text
 
 from .results import AblationResults, IntervalMethod, MeasuredDifference, ResultRow, Variant
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mask_rcnn_ext.report.text import count_noun
+from mask_rcnn_ext.errors import count_noun
 
 from ..markdown import markdown_table
 from .change_tables import describe_changes

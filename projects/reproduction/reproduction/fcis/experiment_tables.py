@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from mask_rcnn_ext.errors import count_noun
 from mask_rcnn_ext.overlap.average_precision import AP_METRICS
-from mask_rcnn_ext.report.text import NO_NUMBER, count_noun, to_text
+from mask_rcnn_ext.report.text import NO_NUMBER, to_text
 
 from ..run_entries import RunEntry
 from .change_tables import CHANGES_HEADER, CHANGES_NOTE, make_change_rows

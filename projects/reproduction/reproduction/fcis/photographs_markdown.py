@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from mask_rcnn_ext.report.text import count_noun, judge_interval, to_text
+from mask_rcnn_ext.errors import count_noun
+from mask_rcnn_ext.report.text import judge_interval, to_text
 
 from ..intervals import Estimate
 from ..markdown import markdown_table

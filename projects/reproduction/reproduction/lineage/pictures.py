@@ -10,10 +10,10 @@ from detectron2.data import MetadataCatalog
 from torchvision.ops import box_iou
 
 from mask_rcnn_ext.arrays import Floats, RGBArray
+from mask_rcnn_ext.errors import count_noun
 from mask_rcnn_ext.report.drawing.pictures import draw_instances
 from mask_rcnn_ext.report.drawing.sheets import make_tile_sheet, resize_picture
 from mask_rcnn_ext.report.gallery import Sample, choose_samples, draw_truth_and_prediction
-from mask_rcnn_ext.report.text import count_noun
 
 from .results import MethodResults
 
