@@ -82,9 +82,10 @@ def _declare_data_keys(cfg: CfgNode) -> None:
     # error (`--strict-data`). By default malformed annotations are dropped, the others are kept,
     # and both are counted.
     _declare(cfg, "MASK_RCNN_EXT.DATA.STRICT", False)
-    # What happens when an image is damaged or disappears during a run. `"error"` ends the run with
-    # the name of the image. `"skip"` trains on the next image in its place, leaves it out of the
-    # evaluation, and lists it in the log, in `results.json` and in the report.
+    # What happens when an image is damaged or missing, before a run or during it. `"error"` ends
+    # the run with the name of the image. `"skip"` trains on the next image in its place, leaves it
+    # out of the evaluation, and lists it in the log, in `results.json` and in the report. If all
+    # images are missing, the run ends.
     _declare(cfg, "MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "error")
     # `True` takes the box of every annotation from its mask, and ignores the `bbox` of the json.
     _declare(cfg, "MASK_RCNN_EXT.DATA.BOXES_FROM_MASKS", False)

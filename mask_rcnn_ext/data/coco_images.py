@@ -81,7 +81,10 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def find_image_files(
-    images: list[dict[str, Any]], image_root: str, completed: IssueCounter
+    images: list[dict[str, Any]],
+    image_root: str,
+    completed: IssueCounter,
+    skipped: list[str] | None = None,
 ) -> tuple[list[str], list[str]]:
     """Find the file of each image; correct a wrong `file_name` in place if its meaning is clear.
 
@@ -89,6 +92,8 @@ def find_image_files(
         images: the `images` of the json, with integer ids; `file_name` may contain sub-folders.
         image_root: the folder of the images.
         completed: counts the names that were replaced.
+        skipped: receives the sentence on missing files, which are then no fault unless all files
+            are missing.
 
     Returns:
         The path of each image, "" if there is no file, and the faults.
@@ -119,7 +124,8 @@ def find_image_files(
             completed.add(change, image["id"])
         paths.append(os.path.join(image_root, name))
     if missing:
-        faults.append(_explain_missing(missing, len(images), image_root))
+        found = faults if skipped is None or len(missing) == len(images) else skipped
+        found.append(_explain_missing(missing, len(images), image_root))
     faults += [f"folder {f or '.'} cannot be listed: {r}" for f, r in folders.unreadable.items()]
     return paths, faults
 
@@ -221,6 +227,7 @@ def check_image_sizes(
     paths: list[str],
     completed: IssueCounter,
     channels: int = 0,
+    skipped: list[str] | None = None,
 ) -> tuple[set[int], list[str], str]:
     """Compare the sizes that a COCO json gives with the image files.
 
@@ -232,6 +239,8 @@ def check_image_sizes(
         paths: the file of each image, or "".
         completed: counts the images whose size was filled in.
         channels: number of channels of images that `data.bands` reads; 0: 8-bit colour images.
+        skipped: receives the sentence on files that cannot be used, which are then no fault. An
+            image that has a size in the json keeps it.
 
     Returns:
         The ids of the images whose size is unknown, the faults, and a warning about files with
@@ -249,7 +258,8 @@ def check_image_sizes(
             header = read_bands_header(paths[i], channels) if channels else read_header(paths[i])
         except UserError as error:
             unreadable.append((image["file_name"], str(error)))
-            bad.add(image["id"])
+            if skipped is None or i in unsized:
+                bad.add(image["id"])
             continue
         width, height = header.width, header.height
         if header.frames > 1:
@@ -265,13 +275,13 @@ def check_image_sizes(
                 f"the json, the file is {width} x {height}{exif}"
             )
             bad.add(image["id"])
-    faults = []
+    faults: list[str] = []
     if unreadable:
         others = [name for name, _ in unreadable[1:]]
         also = f". The others: {name_some(others)}" if others else ""
-        faults.append(
-            f"{count_noun(len(unreadable), 'image file')} cannot be used: {unreadable[0][1]}{also}"
-        )
+        count = count_noun(len(unreadable), "image file")
+        found = faults if skipped is None else skipped
+        found.append(f"{count} cannot be used: {unreadable[0][1]}{also}")
     if contradictions:
         faults.append(
             f"the sizes (width x height, pixels) of {len(contradictions)} of {len(images)} images "

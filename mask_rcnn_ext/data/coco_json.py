@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import UserError, count_noun, name_some, nearest, say_have, shorten
 from ..files import read_json, refuse_special
 from .annotations import clean_annotations, explain_crowds
+from .bad_images import record_skipped
 from .coco_ids import normalise_ids
 from .coco_images import check_image_sizes, find_image_files
 from .findings import Doubt, IssueCounter
@@ -24,6 +25,8 @@ _ADVICE = {  # begin of a reason to drop an annotation -> advice
     "segmentation that is an object": "Export as COCO polygons or RLE",
     "polygon that leads more": "A vertex so far outside is likely a typo: correct it",
 }
+
+_SKIPS = "The run goes on without such images, since MASK_RCNN_EXT.DATA.ON_BAD_IMAGE is skip"
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +101,7 @@ def inspect_coco_json(
     boxes_from_masks: bool = False,
     known: Mapping[str, int] | None = None,
     channels: int = 0,
+    skip_bad_images: bool = False,
 ) -> CocoJson:
     """Read a COCO-format json, check it against its images, and clean its annotations.
 
@@ -124,6 +128,8 @@ def inspect_coco_json(
         boxes_from_masks: replace the box of every annotation that has a mask by the mask's box.
         known: category name -> id, for categories whose ids are not integers.
         channels: number of channels of images that `data.bands` reads; 0: 8-bit colour images.
+        skip_bad_images: a missing or damaged image is a warning, unless all images are missing. The
+            loader skips it, or it is left out here if the json does not give its size.
 
     Returns:
         The checked file. It has `faults` if it is not in COCO format, or contradicts itself or the
@@ -141,19 +147,34 @@ def inspect_coco_json(
     _leave_out_root_category(content, completed)
     faults = normalise_ids(content, known or {}, completed)
     faults += _find_category_faults(content)
-    file.image_paths, missing = find_image_files(content["images"], image_root, completed)
+    images = content["images"]
+    skipped: list[str] | None = [] if skip_bad_images else None
+    file.image_paths, missing = find_image_files(images, image_root, completed, skipped)
     unsized, wrong, in_parts = check_image_sizes(
-        content["images"], file.image_paths, completed, channels
+        images, file.image_paths, completed, channels, skipped
     )
     file.warnings += [f"{json_file}: {in_parts}"] if in_parts else []
+    file.warnings += [f"{json_file}: {text}. {_SKIPS}" for text in skipped or ()]
     file.faults = [f"{json_file}: {fault}" for fault in [*faults, *missing, *wrong]]
-    if unsized:  # these images have faults, and their annotations cannot be checked
+    if unsized:  # the annotations of these images cannot be checked
+        if skip_bad_images and not file.faults:
+            _leave_out_unsized(file, image_root, unsized)
         sized = [i for i, image in enumerate(content["images"]) if image["id"] not in unsized]
         content["images"] = [content["images"][i] for i in sized]
         file.image_paths = [file.image_paths[i] for i in sized]
         content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in unsized]
     _check_annotations(file, image_root, strict, masks, allow_empty, boxes_from_masks)
     return file
+
+
+def _leave_out_unsized(file: CocoJson, image_root: str, unsized: set[int]) -> None:
+    """Record that images are skipped which cannot be read, and have no size in the json."""
+    for image in file.content["images"]:
+        if image["id"] in unsized:
+            path = os.path.join(image_root, image["file_name"])
+            why = f"{path}: it cannot be read, and the json does not give its size"
+            record_skipped({path: why})
+            file.completed.add("image that cannot be used left out", image["id"])
 
 
 def _check_annotations(

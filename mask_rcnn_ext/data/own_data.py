@@ -149,6 +149,7 @@ def inspect_own_data(
     boxes_from_masks: bool = False,
     classes: Sequence[tuple[int, str]] = (),
     channels: int = 0,
+    skip_bad_images: bool = False,
 ) -> InspectedData:
     """Check a user's COCO-format files, and give them one class table.
 
@@ -160,6 +161,7 @@ def inspect_own_data(
         classes: (category id, name) by ascending id: the class table of the weights to evaluate. It
             replaces the categories of the train file, and each file must agree with it.
         channels: see `inspect_coco_json`.
+        skip_bad_images: see `inspect_coco_json`.
 
     Raises:
         UserError: a json is given without its images, images without their json, or neither.
@@ -176,6 +178,7 @@ def inspect_own_data(
             boxes_from_masks=boxes_from_masks,
             known=known,
             channels=channels,
+            skip_bad_images=skip_bad_images,
         )
         known = known or _name_ids(files[split])
     faults = [fault for file in files.values() for fault in file.faults]

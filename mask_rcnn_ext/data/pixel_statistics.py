@@ -8,6 +8,7 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from ..errors import UserError, require_choice
+from .bad_images import record_skipped, skips_bad_images
 from .bands import order_bands, read_record_bands
 
 __all__ = [
@@ -24,7 +25,11 @@ logger = logging.getLogger(__name__)
 
 
 def measure_pixels(
-    records: Sequence[dict[str, Any]], channels: int, image_format: str = "RGB"
+    records: Sequence[dict[str, Any]],
+    channels: int,
+    image_format: str = "RGB",
+    *,
+    skip_bad: bool = False,
 ) -> tuple[list[float], list[float]]:
     """Return mean and standard deviation of each channel over all pixels.
 
@@ -32,6 +37,7 @@ def measure_pixels(
         records: at least one record in detectron2's format. At most `IMAGES_MEASURED` are read.
         channels: see `read_bands`.
         image_format: see `order_bands`.
+        skip_bad: leave out images that cannot be read, unless none can be read.
 
     Returns:
         C means and C deviations, rounded to 6 digits. The deviation of a constant channel is 1,
@@ -42,8 +48,15 @@ def measure_pixels(
     """
     step = -(-len(records) // IMAGES_MEASURED)
     count, sums, squares = 0, np.zeros(channels), np.zeros(channels)
-    for record in records[::step]:
-        image = order_bands(read_record_bands(record, channels), image_format)
+    chosen = records[::step]
+    for record in chosen:
+        try:
+            image = order_bands(read_record_bands(record, channels), image_format)
+        except UserError as error:
+            if not skip_bad or (not count and record is chosen[-1]):
+                raise
+            record_skipped({str(record["file_name"]): str(error)})
+            continue
         pixels = image.reshape(-1, channels).astype(np.float64)
         count += len(pixels)
         sums += pixels.sum(axis=0)
@@ -74,7 +87,8 @@ def fill_pixel_statistics(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> No
     data = cfg.MASK_RCNN_EXT.DATA
     if not data.IMAGE_CHANNELS or data.PIXEL_STATISTICS != "auto":
         return
-    found = measure_pixels(records, data.IMAGE_CHANNELS, cfg.INPUT.FORMAT)
+    skip = skips_bad_images(cfg)
+    found = measure_pixels(records, data.IMAGE_CHANNELS, cfg.INPUT.FORMAT, skip_bad=skip)
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = found
     data.PIXEL_STATISTICS = "fixed"
     logger.info("From the training images: MODEL.PIXEL_MEAN %s, MODEL.PIXEL_STD %s", *found)

@@ -7,6 +7,7 @@ import os
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..config import ExtCfgNode
+from ..data.bad_images import skips_bad_images
 from ..data.catalog import require_datasets
 from ..data.own_data import OwnData, get_split_paths, register_own_data, split_own_data
 from ..data.split import require_split
@@ -133,6 +134,7 @@ def register_data_of(
         boxes_from_masks=own.BOXES_FROM_MASKS,
         classes=known,
         channels=own.IMAGE_CHANNELS,
+        skip_bad_images=skips_bad_images(cfg),
     )
 
 
@@ -167,6 +169,7 @@ def _split_own_data(cfg: ExtCfgNode, resume: bool) -> None:
             masks=cfg.MODEL.MASK_ON,
             boxes_from_masks=own.BOXES_FROM_MASKS,
             channels=own.IMAGE_CHANNELS,
+            skip_bad_images=skips_bad_images(cfg),
         )
     own.VAL_IMAGES, own.SPLIT, own.GROUP_BY = own.TRAIN_IMAGES, 0.0, ""
 

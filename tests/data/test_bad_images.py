@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shutil
 import signal
 
 import pytest
@@ -244,3 +245,26 @@ def test_a_training_tells_that_its_worker_is_killed(data, tmp_path, monkeypatch,
     monkeypatch.setattr(ImageMapper, "__call__", kill)
     assert run(data, tmp_path / "out", "DATALOADER.NUM_WORKERS", "1") == 2
     assert re.search(r"while it read .*train/images/00\d\.png", read_error(capsys))
+
+
+def test_images_that_are_bad_before_the_run_are_skipped_too(tmp_path, capsys):
+    """Files that do not open, are missing, or have no size in the json either."""
+    flags = write_data(tmp_path / "data", train=5, val=2)
+    for path in ("train/images/001.png", "train/images/003.png", "val/images/001.png"):
+        (tmp_path / "data" / path).write_bytes(b"")
+    (tmp_path / "data/train/images/002.png").unlink()
+    with change_json(tmp_path / "data/train/annotations.json") as coco:
+        del coco["images"][3]["width"]
+    out = tmp_path / "out"
+    assert run(flags, out, *SKIP, "SOLVER.MAX_ITER", "4") == 0
+    skipped = read_results(out)["run"]["skipped_images"]
+    assert [os.path.relpath(name, tmp_path / "data") for name in skipped] == [
+        "train/images/001.png", "train/images/002.png", "train/images/003.png",
+        "val/images/001.png",
+    ]  # fmt: skip
+    assert "annotations.json: 1 of 5 image files are missing: 002.png." in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "data/train/images")
+    (tmp_path / "data/train/images").mkdir()
+    assert run(flags, tmp_path / "none", *SKIP) == 2
+    assert "5 of 5 image files are missing" in read_error(capsys)
+    assert not (tmp_path / "none").exists()

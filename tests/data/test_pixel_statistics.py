@@ -108,3 +108,19 @@ def test_a_model_of_other_channels_than_the_reader_gives_is_refused(keys, fits):
         ImageMapper(cfg, is_train=True)
     with pytest.raises(UserError, match=rf"{message}|expected BGR or RGB"):
         Predictor(cfg)
+
+
+def test_a_damaged_image_is_left_out_if_the_run_skips_it(tmp_path):
+    records = write(tmp_path, 3, 4)
+    expected = measure_pixels(records[1:], 4)
+    (tmp_path / "0.npy").write_bytes(b"")
+    cfg = get_cfg()
+    cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS = 4
+    with pytest.raises(UserError, match=r"0\.npy"):
+        fill_pixel_statistics(cfg, records)
+    cfg.MASK_RCNN_EXT.DATA.ON_BAD_IMAGE = "skip"
+    fill_pixel_statistics(cfg, records)
+    assert expected == (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
+    cfg.MASK_RCNN_EXT.DATA.PIXEL_STATISTICS = "auto"
+    with pytest.raises(UserError, match=r"0\.npy"):
+        fill_pixel_statistics(cfg, records[:1])
