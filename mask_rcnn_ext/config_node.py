@@ -18,13 +18,20 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
+from .config_text import (
+    DumperWithoutAliases,
+    LoaderWithoutAliases,
+    explain_group,
+    require_few_values,
+    require_keys,
+    require_unique_keys,
+)
 from .errors import UserError, nearest, shorten
 from .old_names import move_old_nodes, rename_old_key, rename_old_parts
 
 __all__ = ["ExtCfgNode", "flat_config", "publish_class_names", "require_config_node"]
 
 
-_MOST_VALUES = 100_000  # of a yaml file, with all aliases written out
 _FILES_BEING_READ: ContextVar[tuple[str, ...]] = ContextVar("files", default=())
 
 
@@ -75,8 +82,9 @@ class ExtCfgNode(CfgNode):
         with super()._open_cfg(filename) as file:
             text = file.read()
         if "&" in text and "*" in text:
-            _require_few_values(text, filename)
-        _require_unique_keys(text, filename)
+            require_few_values(text, filename)
+        require_keys(text, filename)
+        require_unique_keys(text, filename)
         return io.StringIO(text)
 
     def merge_from_text(self, text: str, source: str) -> None:
@@ -92,7 +100,7 @@ class ExtCfgNode(CfgNode):
             UserError: see `merge_from_file`.
         """
         with _explain_yaml(self, source), _keep_values(self):
-            loaded = _LoaderWithoutAliases(text).get_single_data()
+            loaded = LoaderWithoutAliases(text).get_single_data()
             if not isinstance(loaded, dict):
                 raise UserError(f"{source}: expected keys and values, got {shorten(loaded)!r}")
             self.merge_from_other_cfg(type(self)(loaded))
@@ -101,7 +109,7 @@ class ExtCfgNode(CfgNode):
     def dump_text(self) -> str:
         """Return the config as yaml text that `merge_from_text` reads."""
         plain = yaml.safe_load(self.dump())
-        return yaml.dump(plain, Dumper=_DumperWithoutAliases)
+        return yaml.dump(plain, Dumper=DumperWithoutAliases)
 
     def merge_from_other_cfg(self, cfg_other: CfgNode) -> None:
         """Merge a config, which may contain names of earlier versions, see `old_names`."""
@@ -127,7 +135,10 @@ class ExtCfgNode(CfgNode):
         try:
             super().merge_from_list([key, _keep_text(self, key, value)])
         except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
-            raise _explain(self, error, "command line", key) from error
+            found = error
+            if key not in set(_walk_keys(self)):  # yacs fails in other ways below a value
+                found = KeyError(f"Non-existent key: {key}")
+            raise _explain(self, found, "command line", key) from error
 
 
 def _require_pairs(words: Sequence[Any]) -> None:
@@ -145,69 +156,6 @@ def _require_pairs(words: Sequence[Any]) -> None:
             "expected KEY VALUE pairs after the options, got "
             f"{len(words)} word(s): {' '.join(words)!r}"
         )
-
-
-class _LoaderWithoutAliases(yaml.SafeLoader):
-    """Reads plain values. It refuses aliases: with these, a short text can mean a huge value."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has an alias (*)")
-        return super().compose_node(parent, index)
-
-
-class _DumperWithoutAliases(yaml.SafeDumper):
-    """Writes equal values twice, without an alias."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        """Return True."""
-        return True
-
-
-def _require_few_values(text: str, source: str) -> None:
-    """Refuse a yaml if its aliases stand for a huge tree, or for a tree that contains itself."""
-    sizes: dict[int, int] = {}
-
-    def count(node: yaml.Node) -> int:
-        if id(node) not in sizes:
-            sizes[id(node)] = -1  # being counted
-            parts = node.value if isinstance(node, yaml.CollectionNode) else []
-            pairs = [part if isinstance(part, tuple) else (part,) for part in parts]
-            sizes[id(node)] = 1 + sum(count(child) for pair in pairs for child in pair)
-        elif sizes[id(node)] < 0:
-            raise UserError(f"{source}: an alias (*) stands for a value that contains the alias")
-        return sizes[id(node)]
-
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    total = count(root) if root is not None else 0
-    if total > _MOST_VALUES:
-        raise UserError(
-            f"{source}: its aliases (*) stand for {total:,} values, at most {_MOST_VALUES:,} are "
-            "read. Write them out"
-        )
-
-
-def _require_unique_keys(text: str, source: str) -> None:
-    """Refuse a yaml with a key twice in one place: PyYAML would drop the first of the values."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    nodes, known = [root] if root is not None else [], set()
-    while nodes:
-        node = nodes.pop()
-        if id(node) in known or not isinstance(node, yaml.CollectionNode):
-            continue
-        known.add(id(node))  # an alias stands for the same node
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        nodes += [value for _, value in pairs] or node.value
-        names = [key for key, _ in pairs if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        keys = set()
-        for name in names:
-            if name.value in keys:
-                raise UserError(
-                    f"{source}: line {name.start_mark.line + 1} has the key "
-                    f"{shorten(name.value)!r} a second time, and only its last value would count. "
-                    "Put all values under one key"
-                )
-            keys.add(name.value)
 
 
 @contextlib.contextmanager
@@ -232,6 +180,13 @@ def _explain_yaml(cfg: CfgNode, source: str) -> Iterator[None]:
     except (OSError, KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
         raise _explain(cfg, error, source) from error
 
+
+# What yacs says of a value that has another type than the default.
+_MISMATCH = re.compile(
+    r"Type mismatch \(<class '[^']*'> vs\. <class '(?P<new>[^']*)'>\) with values "
+    r"\((?P<values>.*)\) for config key: (?P<key>\S+)",
+    re.DOTALL,
+)
 
 # Lists of text with an empty default, which does not show the type of their items.
 _TEXTS = ("TRAIN", "TEST", "PROPOSAL_FILES_TRAIN", "PROPOSAL_FILES_TEST")
@@ -373,9 +328,28 @@ def _explain(cfg: CfgNode, error: Exception, source: str, key: str | None = None
         return UserError(f"{source}: unknown config key {key!r}{nearest(key, alike)}")
     if digits := re.search(r"value has (\d+) digits", message):  # Python's advice does not help
         message = f"it has a number of {digits.group(1)} digits, which no key takes"
+    if mismatch := _MISMATCH.search(message):
+        return UserError(f"{source}: {_explain_mismatch(cfg, mismatch)}")
+    return UserError(f"{source}: {f'{key}: ' if key else ''}{shorten(message, 500)}")
+
+
+def _explain_mismatch(cfg: CfgNode, mismatch: re.Match[str]) -> str:
+    """Return the sentence about a value of the wrong type, from the message of yacs."""
+    values, key = mismatch["values"], mismatch["key"]
+    default: Any = cfg
+    for name in key.split("."):
+        default = default[name]
+    got = values.removeprefix(f"{default} vs. ").strip()
+    if mismatch["new"].endswith("CfgNode"):
+        got = "keys of its own"
+    elif mismatch["new"].endswith("NoneType"):
+        got = "nothing"
+    if isinstance(default, CfgNode):
+        return explain_group(key, next(iter(default), ""), got)
     hint = ""
-    if "(<class 'float'> vs. <class 'int'>)" in message:
+    if isinstance(default, float):
         hint = ". Write whole numbers with a point there, such as 2.0"
-    elif "(<class 'str'> vs. " in message:
+    elif isinstance(default, str):
         hint = ". Put text that looks like a number into quotes"
-    return UserError(f"{source}: {f'{key}: ' if key else ''}{shorten(message, 500)}{hint}")
+    expected = "text" if default == "" else f"a value such as {default!r}"
+    return f"{key}: expected {expected}, got {shorten(got, 200)}{hint}"

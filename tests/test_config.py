@@ -329,3 +329,48 @@ def test_no_text_is_empty_text(tmp_path):
     (tmp_path / "x.yaml").write_text("MODEL:\n  WEIGHTS:\n  FPN: {NORM: null}\n")
     model = load_config(str(tmp_path / "x.yaml")).MODEL
     assert model.WEIGHTS == model.FPN.NORM == ""
+
+
+GROUP = "expected values for the keys in this group, such as"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("MASK_RCNN_EXT: {EARLY_STOPPING: True}", f"{GROUP} MASK_RCNN_EXT.EARLY_STOPPING.PATIENCE"),
+        ("MODEL: {FPN: [1]}", f"MODEL.FPN: {GROUP} MODEL.FPN.IN_FEATURES, got [1]"),
+        ("SOLVER:", f"SOLVER: {GROUP} SOLVER.LR_SCHEDULER_NAME, got nothing"),
+        ("MODEL: 3", f"MODEL: {GROUP} MODEL.WEIGHTS, got 3"),
+        ("MODEL:", f"MODEL: {GROUP} MODEL.WEIGHTS, got nothing"),
+        ("SOLVER: {MAX_ITER: {A: 3}}", "MAX_ITER: expected a value such as 40000, got keys of its"),
+        ("SOLVER: {MAX_ITER: ten}", "SOLVER.MAX_ITER: expected a value such as 40000, got ten"),
+        ("OUTPUT_DIR: 3", "OUTPUT_DIR: expected a value such as './output', got 3. Put text that"),
+        ("SOLVER: {1: 3}", "expected the name of a key, got '1' (line 1)"),
+        ("_BASE_: 3", "_BASE_: expected the path of a file, got 3"),
+        ("[1]", "expected keys and values, got a list"),
+        ("", "expected keys and values, got nothing"),
+    ],
+)
+def test_a_wrong_kind_of_value_is_one_sentence(text, says, tmp_path):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        load_config(str(tmp_path / "x.yaml"))
+    assert f"x.yaml: {says}" in str(error.value) or says in str(error.value)
+    assert not re.search("class|Node|\n", str(error.value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("MASK_RCNN_EXT.EARLY_STOPPING", "True", f"{GROUP} MASK_RCNN_EXT.EARLY_STOPPING.PATIENCE"),
+        ("MASK_RCNN_EXT", "{'A': 1}", f"MASK_RCNN_EXT: {GROUP} MASK_RCNN_EXT."),
+        ("MODEL", "None", f"MODEL: {GROUP} MODEL.LOAD_PROPOSALS, got nothing"),
+        ("SOLVER.MAX_ITER.X", "3", "unknown config key 'SOLVER.MAX_ITER.X'"),
+        ("SOLVER.STEPS", "10", "SOLVER.STEPS: expected a value such as (30000,), got 10"),
+    ],
+)
+def test_a_wrong_kind_of_value_on_the_command_line(key, value, says):
+    with pytest.raises(UserError) as error:
+        load_config(None, [key, value])
+    assert says in str(error.value)
+    assert not re.search("class|Node|\n", str(error.value))

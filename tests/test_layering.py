@@ -23,6 +23,7 @@ FLOORS = (
         "temporary_files",
         "version",
     },
+    {"config_text"},
     {"config_files", "config_keys", "config_node", "files", "run_files"},
     {"config", "config_limits", "fingerprint", "layers", "steps"},
     {"data", "modeling", "overlap"},
