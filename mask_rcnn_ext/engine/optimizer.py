@@ -105,13 +105,13 @@ def require_fitting_schedule(cfg: CfgNode) -> None:
 
 def _require_fitting_steps(steps: list[Any], end: int) -> None:
     """Raise if detectron2 cannot use the steps; it ignores steps after the end of the run."""
-    good = all(isinstance(step, int | float) for step in steps)
+    good = all(isinstance(step, int) and not isinstance(step, bool) for step in steps)
     if good:
         used = [0, *(step for step in steps if step <= end), end]
         good = all(earlier < later for earlier, later in itertools.pairwise(used))
     if not good:
         raise UserError(
-            "SOLVER.STEPS: expected iterations in rising order, from 1 to less than "
+            "SOLVER.STEPS: expected iterations, whole numbers in rising order, from 1 to less than "
             f'SOLVER.MAX_ITER {end} (later ones are ignored), or "()" for none, got {tuple(steps)}'
         )
 

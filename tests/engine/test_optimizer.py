@@ -168,7 +168,7 @@ def test_steps_that_detectron2_takes(steps):
     Trainer.build_lr_scheduler(cfg, optimizer)  # raises nothing
 
 
-@pytest.mark.parametrize("steps", [(2, 1), (1, 1), (0,), (5, 10), ("a",)])
+@pytest.mark.parametrize("steps", [(2, 1), (1, 1), (0,), (5, 10), ("a",), (5.5,), (5.0,), (True,)])
 def test_steps_that_it_does_not_take(steps):
     cfg = load_config(None, ["SOLVER.MAX_ITER", "10", "SOLVER.STEPS", str(steps)])
     with pytest.raises(UserError, match=r"to less than SOLVER\.MAX_ITER 10.* got \("):
