@@ -147,10 +147,22 @@ class BestModel(HookBase):
         ext = cfg.MASK_RCNN_EXT
         self.wanted, self.patience = ext.BEST_CHECKPOINT.METRIC, ext.EARLY_STOPPING.PATIENCE
         self.datasets, self.checkpointer = list(cfg.DATASETS.TEST), checkpointer
+        self._warn_if_late(cfg)
         self.last = -1
         self.record: dict[str, Any] = {}
         self.saved: dict[str, Any] = {}
         self._waited = 0  # evaluations since the best one
+
+    def _warn_if_late(self, cfg: CfgNode) -> None:
+        """Warn of a patience that ends no run, since the run has too few evaluations."""
+        # The first evaluation can only be the best one; at the end of the run nothing is stopped.
+        earliest = (self.patience + 1) * cfg.TEST.EVAL_PERIOD
+        if self.patience and earliest >= cfg.SOLVER.MAX_ITER:
+            logger.warning(
+                "%s %d cannot end this run: with TEST.EVAL_PERIOD %d it acts after %d iterations "
+                "at the earliest, and SOLVER.MAX_ITER is %d. Lower the period or the patience.",
+                *(_PATIENCE, self.patience, cfg.TEST.EVAL_PERIOD, earliest, cfg.SOLVER.MAX_ITER),
+            )
 
     @property
     def path(self) -> str:

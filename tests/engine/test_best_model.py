@@ -268,3 +268,14 @@ def test_the_ap_of_a_class_is_of_one_in_the_data(classes, metric, told):
     cfg.MASK_RCNN_EXT.CLASS_NAMES = classes
     with contextlib.nullcontext() if told is None else pytest.raises(UserError, match=told):
         require_fitting_selection(cfg)
+
+
+@pytest.mark.parametrize(("period", "late"), [(1000, False), (13_333, False), (13_334, True)])
+def test_a_patience_that_cannot_end_the_run_is_said(period, late, tmp_path, said):
+    """The third evaluation is the first that can end a run, with a patience of 2."""
+    cfg = get_cfg()
+    cfg.TEST.EVAL_PERIOD, cfg.MASK_RCNN_EXT.EARLY_STOPPING.PATIENCE = period, 2
+    cfg.SOLVER.MAX_ITER = 40_000
+    BestModel(cfg, Checkpointer(torch.nn.Linear(1, 1), str(tmp_path)))
+    assert [line for line in said if "PATIENCE 2 cannot end this run" in line] == said
+    assert len(said) == late
