@@ -17,12 +17,14 @@ import sys
 from collections.abc import Sequence
 
 from benchmarking.arguments import build_parser
+from command_line.light import import_light
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: `sys.argv`) and return the exit code."""
     parser = build_parser((__doc__ or "").splitlines()[0])
     args = parser.parse_args(argv)  # --help ends here, before the imports below, which take seconds
+    import_light("engine.arguments").let_ctrl_c_end()
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # PyTorch's profiler writes to stderr otherwise
     from benchmarking.parts import print_part, read_parts, save_part

@@ -12,6 +12,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from command_line.light import import_light
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: `sys.argv`) and return the exit code."""
@@ -24,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--seed", type=int, default=0, help="seed of the random weights (default: 0)"
     )
     args = parser.parse_args(argv)  # --help ends here, before the imports below, which take seconds
+    import_light("engine.arguments").let_ctrl_c_end()
 
     from mask_rcnn_ext.checkpoint.convert_classes import convert_checkpoint
     from mask_rcnn_ext.engine.launch import run_as_command

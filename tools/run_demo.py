@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from command_line.light import import_light
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
@@ -31,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    import_light("engine.arguments").let_ctrl_c_end()
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.child_processes import run_command

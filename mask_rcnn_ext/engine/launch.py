@@ -148,8 +148,8 @@ def run_as_command(command: Callable[[], Any]) -> int:
     Returns:
         - 2 after a `UserError`, after a disk or the memory was full, or after a process that loaded
           images has died, also if this ended a process that `launch` started. One line is printed.
-        - 130 after Ctrl-C, and 143 after SIGTERM during training. The command that resumes the
-          training is printed.
+        - 130 after Ctrl-C, and 143 after SIGTERM during training or evaluation. The command
+          that resumes a training is printed.
         - 1 after the system has killed a process of `launch`, which is named, or after a process on
           another machine has ended.
     """

@@ -39,6 +39,7 @@ from ..modeling.precision import choose_device, prepare_model
 from ..modeling.read_keys import require_read_keys
 from ..proposals.file import load_training_dicts
 from .data_of_run import prepare_data, take_data_options
+from .interruption import raise_signals
 from .output_folder import (
     choose_evaluation_folder,
     choose_output_folder,
@@ -73,22 +74,32 @@ def run_job(
     Raises:
         UserError: see `prepare_run` and `Trainer`.
     """
-    with prepare_run(args, add_keys=add_keys) as cfg:
-        if args.eval_only:
-            trainer_class.require_ready(cfg, eval_only=True)
-            if is_exported(cfg.MODEL.WEIGHTS):
-                cfg, model = load_exported(cfg)
-            else:
-                with SkipRandomWeights():
-                    model = prepare_model(cfg, trainer_class.build_model(cfg))
-                names = cfg.MASK_RCNN_EXT.CLASS_NAMES
-                Checkpointer(model, class_names=names).load(cfg.MODEL.WEIGHTS, checkpointables=[])
-        else:
-            trainer = trainer_class(cfg)
-            trainer.resume_or_load(resume=args.resume)
-    if not args.eval_only:
-        trainer.train()
+    if args.eval_only:
+        # `launch` also ends the other processes with SIGTERM; they need not say why.
+        with raise_signals() if comm.is_main_process() else contextlib.nullcontext():
+            _evaluate(args, trainer_class, add_keys)
         return
+    with prepare_run(args, add_keys=add_keys) as cfg:
+        trainer = trainer_class(cfg)
+        trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+
+def _evaluate(
+    args: argparse.Namespace,
+    trainer_class: type[Trainer],
+    add_keys: Callable[[ExtCfgNode], None] | None,
+) -> None:
+    """Evaluate weights, and write the results."""
+    with prepare_run(args, add_keys=add_keys) as cfg:
+        trainer_class.require_ready(cfg, eval_only=True)
+        if is_exported(cfg.MODEL.WEIGHTS):
+            cfg, model = load_exported(cfg)
+        else:
+            with SkipRandomWeights():
+                model = prepare_model(cfg, trainer_class.build_model(cfg))
+            names = cfg.MASK_RCNN_EXT.CLASS_NAMES
+            Checkpointer(model, class_names=names).load(cfg.MODEL.WEIGHTS, checkpointables=[])
     start = time.perf_counter()
     results = trainer_class.test_all(cfg, model)
     skipped = gather_skipped() if skips_bad_images(cfg) else {}

@@ -72,6 +72,19 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
     assert (tmp_path / "out/results.json").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_evaluation_that_is_stopped_says_so(data, tmp_path, monkeypatch, capsys, number):
+    assert run_train_net(*make_command(data, tmp_path / "out", 1), "DATASETS.TEST", "()") == 0
+    before = signal.getsignal(number)
+    monkeypatch.setattr(trainer.Trainer, "test", lambda *_: signal.raise_signal(number))
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "out/model_final.pth")]
+    command = make_command(data, tmp_path / "evaluated", 1, "--eval-only")
+    assert run_train_net(*command, *weights) == 128 + number
+    assert signal.getsignal(number) is before
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted"
+    assert not (tmp_path / "evaluated/results.json").exists()
+
+
 def test_a_crash_in_the_last_iteration_leaves_no_results(data, tmp_path, monkeypatch):
     step = trainer.Trainer.run_step
 

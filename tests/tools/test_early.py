@@ -1,6 +1,8 @@
 """Mistakes that a look at the command line and at the disk shows."""
 
 import argparse
+import os
+import signal
 from functools import partial
 
 import convert_dataset
@@ -16,6 +18,7 @@ from command_line.early import (
 )
 from command_line.light import import_light
 from small_runs import read_error
+from support import REPO, run_python
 
 CONFIG = ["--config-file", "mask_rcnn_lite0_FPN"]
 parse_training = import_light("engine.arguments").argument_parser().parse_args
@@ -131,3 +134,25 @@ def test_a_prediction_on_what_may_be_there(folder, capsys):
     stop_at_mistakes(args, check_prediction, folder=args.output)
     assert args.inputs == inputs[:-2]  # the command still finds the model there
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run_demo.py"],
+        ["convert_coco_to_cityscapes.py", "--weights", "x", "--output", "y"],
+        ["benchmark.py", "layers"],
+        ["environment/doctor.py"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_ctrl_c_before_the_command_begins_gives_no_traceback(words, tmp_path):
+    """PyTorch, which all of them import first, is replaced by a module that sends Ctrl-C."""
+    (tmp_path / "torch.py").write_text(
+        "import os, signal, time\nos.killpg(0, signal.SIGINT)\ntime.sleep(9)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{REPO}"}
+    path = REPO / "tools" / words[0]
+    ended = run_python(path, *words[1:], env=env, start_new_session=True)
+    assert ended.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert "Traceback" not in ended.stderr

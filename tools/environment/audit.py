@@ -75,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = run_pip_audit(args.constraints)
     except RuntimeError as error:
         parser.error(f"pip-audit cannot read {args.constraints}: {error}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     lines, code = describe(found)
     print("\n".join(lines))
     return code

@@ -384,4 +384,8 @@ if __name__ == "__main__":
             print(json.dumps(run_probe(name)), flush=True)
     else:
         argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
-        sys.exit(report())
+        try:
+            sys.exit(report())
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
