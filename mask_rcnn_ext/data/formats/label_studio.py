@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 import numpy as np
 
-from ...errors import UserError, shorten
+from ...errors import UserError, name_some, shorten
 from ...files import read_json
 from ..coco_json import list_classes
 from ..coordinates import is_number
@@ -27,6 +27,7 @@ from .dataset import (
     DatasetBuilder,
     decode_mask,
     iterate,
+    name_split,
     sample_ellipse,
     turn_box,
 )
@@ -37,27 +38,52 @@ __all__ = ["read_label_studio", "write_label_studio"]
 
 _CONFIG = "label_config.xml"
 _PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts it in front of the name of an upload
+_UPLOAD = re.compile(r"/data/upload/.+")
 _SCALAR = str | int | float | None  # all in a json that a dictionary can have as a key
 _KINDS = ("polygon", "brush", "ellipse", "rectangle")
 
 
 def read_label_studio(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
-    """Read an export in the format JSON.
+    """Read an export in the format JSON, or a folder that holds one, or one for each split.
 
     The images are in the folder `images` next to the json, or in `images`. If a task has several
     annotations, the ground truth is read, else the annotation that was updated last. Skipped tasks
     and tasks without an annotation are left out.
     """
+    files = _find_files(source)
+    folder = source if source.is_dir() else source.parent
+    classes = dict.fromkeys(name for path in files.values() for name in _read_classes(path))
+    builder = DatasetBuilder(images or folder / "images", notes, list(classes))
+    for split, path in files.items():
+        _read_tasks(path, split, builder)
+    return builder.finish(str(source))
+
+
+def _find_files(source: Path) -> dict[str, Path]:
+    """Return the json of each split; the name is "" if there are no splits."""
+    if not source.is_dir():
+        return {"": source}
+    inside = sorted(source.glob("*.json"))
+    if len(inside) == 1:
+        return {"": inside[0]}
+    splits = {} if inside else {p.parent.name: p for p in sorted(source.glob("*/tasks.json"))}
+    if not splits:
+        found = name_some([path.name for path in inside], 3) or "none"
+        raise UserError(f"{source}: expected the json of an export in this folder, found {found}")
+    return {name_split(name): path for name, path in splits.items()}
+
+
+def _read_tasks(source: Path, split: str, builder: DatasetBuilder) -> None:
+    """Add the images and regions of a json."""
     tasks = read_json(source)
     if not isinstance(tasks, list) or not all(isinstance(t, dict) and "data" in t for t in tasks):
         raise UserError(
             f"{source}: expected a list of tasks with `data` and `annotations`: Label Studio's "
             "export JSON (not JSON-MIN)"
         )
-    builder = DatasetBuilder(images or source.parent / "images", notes, _read_classes(source))
     for number, task in enumerate(tasks, 1):
         place = f"{source}, task {task.get('id', number)}"
-        annotation = _choose_annotation(task, place, notes)
+        annotation = _choose_annotation(task, place, builder.notes)
         if annotation is None:
             continue
         regions = _join_regions(annotation.get("result") or [], place)
@@ -66,10 +92,9 @@ def read_label_studio(source: Path, images: Path | None, notes: IssueCounter) ->
         sizes = {(r.get("original_height"), r.get("original_width")) for r in regions}
         sizes.discard((None, None))
         size = next(iter(sizes)) if sizes else None
-        image = builder.add_image(name, place, size=size, source=address)
+        image = builder.add_image(name, place, split=split, size=size, source=address)
         for region in regions:
             _add_region(region, image, f"{place}, region {region.get('id')}", builder)
-    return builder.finish(str(source))
 
 
 def _expect(kind: Any, value: Any, expected: str, place: str) -> Any:
@@ -120,7 +145,8 @@ def _join_regions(results: Any, place: str) -> list[dict[str, Any]]:
 def _find_image(data: dict[str, Any], builder: DatasetBuilder, place: str) -> tuple[str, str]:
     """Return the file of a task, found by its whole name or by the name before the upload.
 
-    Its address is the second value, without a query that may differ each time.
+    Its address is the second value, without a query that may differ each time, and for an upload
+    without the host.
     """
     texts = [t for t in data.values() if isinstance(t, str)]
     named = [t for t in texts if _split(t).path.lower().endswith(IMAGE_SUFFIXES) or "?d=" in t]
@@ -135,7 +161,9 @@ def _find_image(data: dict[str, Any], builder: DatasetBuilder, place: str) -> tu
         raise UserError(f"{place}: `data` names no image")
     url = _split(given)
     query = parse_qs(url.query).get("d")
-    address = query[0] if query else url._replace(query="", fragment="").geturl()
+    upload = _UPLOAD.search(f"/{unquote(url.path)}")
+    own = query or (upload and [upload[0]])  # the server's name of the file, the same on each host
+    address = own[0] if own else url._replace(query="", fragment="").geturl()
     path = (query[0] if query else unquote(url.path)).replace("\\", "/").lstrip("/")
     last = path.rpartition("/")[2]
     for name in (path, last, _PREFIX.sub("", last)):

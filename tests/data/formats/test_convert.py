@@ -115,6 +115,10 @@ def test_splits_are_written_and_read(name, tmp_path):
         back, _ = read(output, name, images)
         names = {k: [i["file_name"] for i in c["images"]] for k, c in back.splits.items()}
         assert {key: len(value) for key, value in names.items()} == {"train": 2, "val": 1}
+    elif name == "label-studio":
+        assert guess_format(output) == name
+        back, _ = read(output, name, dataset.image_root)
+        assert {key: len(c["images"]) for key, c in back.splits.items()} == {"train": 2, "val": 1}
     else:
         held = sorted(p.name for p in output.iterdir())
         assert held == (["train.json", "val.json"] if name == "coco" else ["train", "val"])
@@ -156,6 +160,11 @@ def test_each_format_is_guessed(tmp_path):
         output = tmp_path / ("out.json" if name == "coco" else f"out_{name}")
         write_dataset(dataset, name, output)
         assert guess_format(output / inside) == name
+    assert guess_format(tmp_path / "out_label-studio") == "label-studio"
+    for folder in ("labels", "images"):
+        (tmp_path / "numbers" / folder).mkdir(parents=True)
+    save_image(tmp_path / "numbers/labels/1.png")
+    assert guess_format(tmp_path / "numbers") == "id-images"
     (tmp_path / "cityscapes" / "gtFine").mkdir(parents=True)
     assert guess_format(tmp_path / "cityscapes") == "cityscapes"
     for inner in ("masks", "images"):

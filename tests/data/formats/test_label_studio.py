@@ -255,3 +255,14 @@ def test_a_wrong_file_is_named(tmp_path):
     write_json(path, [{"image": "a.png", "label": []}])
     with pytest.raises(UserError, match="not JSON-MIN"):
         read(path, "label-studio")
+
+
+def test_the_folder_of_an_export(tmp_path):
+    path = make(tmp_path, task(region("polygon", SQUARE)))
+    from_folder, from_json = (only(read(place, "label-studio")[0]) for place in (tmp_path, path))
+    assert from_folder == from_json
+    write_json(tmp_path / "more.json", [])
+    with pytest.raises(UserError, match=r"in this folder, found export\.json, more\.json"):
+        read(tmp_path, "label-studio")
+    with pytest.raises(UserError, match="in this folder, found none"):
+        read(tmp_path / "images", "label-studio")

@@ -37,6 +37,16 @@ def test_the_same_image_of_label_studio_twice(tmp_path):
     assert len(only(read_label_studio(tmp_path, *addresses)[0])["images"]) == 2
 
 
+@pytest.mark.parametrize("other", ["http://host:8080", "https://host/studio"])
+def test_an_upload_is_the_same_at_each_host(other, tmp_path):
+    upload = "/data/upload/1/0a1b2c3d-a%20cat.jpg"
+    save_image(tmp_path / "images" / "a cat.jpg")
+    images = only(read_label_studio(tmp_path, upload, other + upload)[0])["images"]
+    assert [image["file_name"] for image in images] == ["a cat.jpg"] * 2
+    with pytest.raises(UserError, match="lead to the same file"):
+        read_label_studio(tmp_path, upload, other + upload.replace("0a1b", "ffff"))
+
+
 def test_two_images_of_labelme(tmp_path):
     save_image(tmp_path / "photos" / "1.jpg")
     shape = {"label": "cat", "points": POINTS, "shape_type": "polygon"}
