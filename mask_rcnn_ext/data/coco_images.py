@@ -176,8 +176,11 @@ def _find_name(own: str, root: str, folders: _Folders) -> tuple[str, str]:
 def _explain_missing(missing: list[str], total: int, root: str) -> str:
     shown = []
     for name in missing[:5]:
-        link = os.path.islink(os.path.join(root, name))
-        why = " (a link that leads to nothing or in a circle)" if link else ""
+        path, why = os.path.join(root, name), ""
+        if os.path.isdir(path):
+            why = " (a folder)"
+        elif os.path.islink(path):
+            why = " (a link that leads to nothing or in a circle)"
         shown.append(shorten(name, 120) + why)
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
     text = f"{len(missing)} of {total} image files are missing: {', '.join(shown)}{more}. "

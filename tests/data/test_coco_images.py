@@ -146,6 +146,12 @@ def test_links_in_a_circle_hide_no_other_file(folder):
     assert faults[1].startswith(f"folder {folder / 'loop'} cannot be listed: ")
 
 
+def test_a_folder_is_no_image_and_not_missing(folder):
+    (folder / "4.png").mkdir()
+    _, faults, _ = find(folder, "1.png", "4.png")
+    assert "1 of 2 image files are missing: 4.png (a folder). `file_name`" in faults[0]
+
+
 @pytest.mark.parametrize("name", [..., None, "", 5])
 def test_a_name_that_is_no_text(folder, name):
     assert find(folder, "1.png", name)[1] == [

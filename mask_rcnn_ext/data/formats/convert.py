@@ -38,6 +38,7 @@ FORMATS: dict[str, tuple[Reader, Writer | None]] = {
     "cityscapes": (read_cityscapes, None),
     "dsb": (read_dsb, None),
 }
+_FOLDERS = ("voc", "id-images", "cityscapes", "dsb")  # they have no file that names the others
 
 
 def guess_format(source: str | os.PathLike[str]) -> str:
@@ -119,6 +120,8 @@ def read_dataset(
     path = Path(os.path.abspath(source))
     if not path.exists():
         raise UserError(f"not found: {path}")
+    if name in _FOLDERS and not path.is_dir():
+        raise UserError(f"{name} is a folder of files: expected a folder, got the file {path}")
     folder = Path(os.path.abspath(images)) if images is not None else None
     if folder is not None and not folder.is_dir():
         raise UserError(f"image folder not found: {folder}")

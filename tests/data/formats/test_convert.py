@@ -154,6 +154,13 @@ def test_boxes_stay_boxes(tmp_path):
         assert not any("segmentation" in a for a in only(back)["annotations"])
 
 
+@pytest.mark.parametrize("name", ["voc", "id-images", "cityscapes", "dsb"])
+def test_a_file_in_place_of_a_folder(name, tmp_path):
+    (tmp_path / "x").touch()
+    with pytest.raises(UserError, match=rf"{name} is a folder of files: .*, got the file .*x"):
+        read(tmp_path / "x", name)
+
+
 def test_each_format_is_guessed(tmp_path):
     dataset = whole_objects(tmp_path)
     for name, (_, inside, _) in CASES.items():
