@@ -15,7 +15,7 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from ..errors import UserError
+from ..errors import UserError, count_noun
 from ..files import make_jsonable, write_json
 from ..overlap.comparison import (
     METRICS,
@@ -121,13 +121,30 @@ class FCISComparisonEvaluator(DatasetEvaluator):
         kept = Instances(instances.image_size, **{name: fields[name] for name in names})
         return [
             Detection(
-                category_id=self._category_ids.get(entry["category_id"], entry["category_id"]),
+                category_id=self._find_category(entry["category_id"]),
                 score=float(entry["score"]),
                 mask=convert_to_rle(entry["segmentation"], *instances.image_size),
                 box=tuple(entry["bbox"]),
             )
             for entry in convert_to_coco(kept, 0)
         ]
+
+    def _find_category(self, label: int) -> Any:
+        """Return the category id of a class; a text that `evaluate` refuses if there is none."""
+        known = self._category_ids
+        return known.get(label, f"class {label}") if known else label
+
+    def _require_known_classes(self, detections: Detections) -> None:
+        """Raise if a detection has a class that the data set lacks: it would count for nothing."""
+        known = self._truth.cats
+        for found in detections.values():
+            for each in found:
+                if each.category_id not in known:
+                    raise UserError(
+                        f"data set {self._dataset_name} has {count_noun(len(known), 'class')}, but "
+                        f"the model has predicted {each.category_id}. Evaluate a model that has "
+                        "the classes of the data set"
+                    )
 
     def _measure(self, model: Detections) -> list[ImageRecord]:
         limit = self._max_detections
@@ -137,13 +154,14 @@ class FCISComparisonEvaluator(DatasetEvaluator):
         """Return task -> metric -> number in the first process, {} in the others.
 
         Raises:
-            UserError: the file cannot be written.
+            UserError: the file cannot be written, or the data set lacks a class of a detection.
         """
         gathered = comm.gather(self._found, dst=0)
         if not comm.is_main_process():
             return {}
         # With more processes than images, several processes may see the same image.
         detections = dict(itertools.chain.from_iterable(found.items() for found in gathered))
+        self._require_known_classes(detections)
         models = [detections] if self._reference is None else [detections, self._reference]
         if self._parts is None:
             models = list(keep_rois_of_all(*models))

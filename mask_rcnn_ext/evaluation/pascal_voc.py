@@ -2,6 +2,7 @@
 
 import math
 from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.evaluation.pascal_voc_evaluation import parse_rec
 from detectron2.utils import comm
+
+from ..errors import UserError, count_noun
 
 __all__ = ["MaskRCNNPascalVOCEvaluator"]
 
@@ -23,6 +26,22 @@ class MaskRCNNPascalVOCEvaluator(PascalVOCDetectionEvaluator):
 
     _class_names: list[str]
     _predictions: dict[int, list[str]]
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """See the base class.
+
+        Raises:
+            UserError: the data set lacks the class of a detection, which would count for nothing.
+        """
+        super().process(inputs, outputs)
+        count = len(self._class_names)
+        unknown = [label for label in self._predictions if not 0 <= label < count]
+        if unknown:
+            raise UserError(
+                f"data set {self._dataset_name} has {count_noun(count, 'class')}, but the model "
+                f"has predicted class {unknown[0]}. Evaluate a model that has the classes of the "
+                "data set"
+            )
 
     def evaluate(self) -> Any:
         """See the base class."""

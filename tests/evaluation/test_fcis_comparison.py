@@ -219,3 +219,13 @@ def test_train_net_prints_it(coco_pair, tmp_path, capsys):
     assert (out / "inference/own_val/fcis_comparison.json").is_file()
     output = capsys.readouterr()
     assert "Overlap metrics of own_val" in output.out + output.err
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_class_that_the_data_set_lacks_is_told(own, label):
+    evaluator = FCISComparisonEvaluator(own[0], None)
+    output = outputs_of(own[1], 1)
+    output["instances"].pred_classes[0] = label
+    evaluator.process([{"image_id": 1}], [output])
+    with pytest.raises(UserError, match=f"own_val has 2 classes, .* predicted class {label}"):
+        evaluator.evaluate()

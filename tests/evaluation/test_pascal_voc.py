@@ -162,6 +162,12 @@ def perfect():
     }
 
 
+def test_a_class_that_the_data_set_lacks_is_told(voc, tmp_path):
+    found = {next(iter(OBJECTS)): [("none", (1, 1, 9, 9), 0.9)]}
+    with pytest.raises(UserError, match="predicted class 2"):
+        evaluate(found, tmp_path, classes=[*CLASSES, "none"])
+
+
 def test_perfect_boxes_score_100_and_none_scores_0(voc, tmp_path):
     assert evaluate(perfect(), tmp_path) == pytest.approx({"AP": 100, "AP50": 100, "AP75": 100})
     assert evaluate({}, tmp_path) == {"AP": 0, "AP50": 0, "AP75": 0}
