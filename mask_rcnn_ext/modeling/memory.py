@@ -12,7 +12,8 @@ import sys
 
 __all__ = ["reuse_freed_memory"]
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 _LARGEST = 2**30  # bytes; newer versions of glibc still return the memory of a larger tensor
 _CHOICES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")
 
@@ -21,8 +22,8 @@ def reuse_freed_memory() -> bool:
     """Make the whole process keep freed memory, for its next tensors.
 
     The process then holds the memory that it once needed at the same time, and up to about a third
-    more, because blocks of other sizes leave gaps. Threads other than the main one keep a part of
-    their memory only.
+    more, because blocks of other sizes leave gaps. All threads share this memory, except those that
+    run already, or if the user has chosen `MALLOC_ARENA_MAX`: such threads keep a part only.
 
     Returns:
         Whether it does. It does not without glibc, and if the user has chosen glibc's settings with
@@ -38,6 +39,8 @@ def reuse_freed_memory() -> bool:
         return False
     never_trims = set_option(_M_TRIM_THRESHOLD, -1)
     # Older versions of glibc accept 32 MB at most. With no maps at all, no block goes back.
+    if "MALLOC_ARENA_MAX" not in os.environ:  # the memory of another arena is returned
+        set_option(_M_ARENA_MAX, 1)
     return bool(
         never_trims and (set_option(_M_MMAP_THRESHOLD, _LARGEST) or set_option(_M_MMAP_MAX, 0))
     )

@@ -40,6 +40,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 CHOICES = (
     *("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"),
+    "MALLOC_ARENA_MAX",
 )
 
 
@@ -69,7 +70,14 @@ def test_the_next_step_needs_no_new_memory():
     said, pages = count_pages("reuse")
     assert said == "True"
     assert pages < pages_of_step / 100
-    assert count_pages("reuse", "thread")[1] < count_pages("thread")[1]  # a part of it
+
+
+@needs_glibc
+def test_a_new_thread_shares_the_memory():
+    _, pages = count_pages("reuse", "thread")
+    _, of_two_arenas = count_pages("reuse", "thread", MALLOC_ARENA_MAX="2")
+    assert pages < of_two_arenas / 100
+    assert of_two_arenas < count_pages("thread")[1]  # a part of the memory is kept
 
 
 @needs_glibc
@@ -102,7 +110,7 @@ def test_it_works_with_a_glibc_that_limits_the_threshold(without_choices, monkey
     monkeypatch.setattr(ctypes, "CDLL", lambda _: OldLibrary)
     monkeypatch.setattr(sys, "platform", "linux")
     assert memory.reuse_freed_memory()
-    assert set_options == [(-1, -1), (-3, 2**30), (-4, 0)]
+    assert set_options == [(-1, -1), (-8, 1), (-3, 2**30), (-4, 0)]
 
 
 def test_it_does_nothing_without_glibc(without_choices, monkeypatch):
