@@ -33,6 +33,7 @@ _LIMITS: dict[tuple[float, float], tuple[str, ...]] = {
         *("IMS_PER_BATCH", "INPUT.MAX_SIZE_TRAIN", "INPUT.MAX_SIZE_TEST", "POOLER_RESOLUTION"),
         "TEST.AUG.MAX_SIZE",
         *("SOLVER.CHECKPOINT_PERIOD", "ANCHOR_GENERATOR.SIZES", "CONV_DIM", "FC_DIM"),
+        "TINY_RESNET.STEM_CHANNELS",
     ),
 }
 

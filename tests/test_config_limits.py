@@ -34,6 +34,7 @@ def test_every_config_is_within_the_limits():
         ("DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN", -1, "expected 0 or more, got -1"),
         ("TEST.AUG.MIN_SIZES", (-5,), "expected 0 or more, got (-5,)"),
         ("TEST.AUG.MAX_SIZE", 0, "expected 1 or more, got 0"),
+        ("MASK_RCNN_EXT.TINY_RESNET.STEM_CHANNELS", 0, "expected 1 or more, got 0"),
         ("MODEL.RPN.LOSS_WEIGHT", -1.0, "expected 0 or more, got -1.0"),
         ("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [0]], "expected 1 or more, got [[32], [0]]"),
         ("MODEL.RPN.BBOX_REG_WEIGHTS", (2.0, 1.0), "expected 4 numbers above 0, got (2.0, 1.0)"),

@@ -227,21 +227,14 @@ def require_fitting_training_data(cfg: CfgNode) -> None:
     Call it after the data sets are registered.
 
     Raises:
-        UserError: a name is none that detectron2 knows; there is no size of images, a crop has no
-            size, or a range of sizes does not have two ends; FCIS would get polygons; R-CNN's SVMs
-            would be trained by gradients; a data set does not describe its keypoints and how a flip
-            exchanges them; or it has another number of keypoints than the model.
+        UserError: a name is none that detectron2 knows, or empty; there is no size of images, a
+            crop has no size, or a range of sizes does not have two ends; FCIS would get polygons;
+            R-CNN's SVMs would be trained by gradients; a data set does not describe its keypoints
+            and how a flip exchanges them; or it has another number of keypoints than the model.
     """
     _require_known_names(cfg)
     _require_fitting_crop(cfg)
-    sizes = cfg.INPUT.MIN_SIZE_TRAIN
-    if not len(sizes):
-        raise UserError("INPUT.MIN_SIZE_TRAIN: expected the shorter sides of images, got none")
-    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) != 2:
-        raise UserError(
-            "INPUT.MIN_SIZE_TRAIN: expected two sizes, since MIN_SIZE_TRAIN_SAMPLING is 'range', "
-            f"got {tuple(sizes)}. For one size set INPUT.MIN_SIZE_TRAIN_SAMPLING choice"
-        )
+    _require_fitting_images(cfg)
     if is_fcis(cfg) and cfg.INPUT.MASK_FORMAT != "bitmask":
         raise UserError(
             "INPUT.MASK_FORMAT: FCIS samples its mask targets from bit masks: expected "
@@ -291,6 +284,22 @@ def _require_known_names(cfg: CfgNode) -> None:
     values = dict(flat_config(cfg))
     for key, names in _NAMES.items():
         require_choice(key, values[key], names)
+
+
+def _require_fitting_images(cfg: CfgNode) -> None:
+    if not cfg.INPUT.FORMAT:
+        raise UserError(
+            "INPUT.FORMAT: expected the channels that the model reads, such as BGR or RGB, got "
+            "nothing"
+        )
+    sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    if not len(sizes):
+        raise UserError("INPUT.MIN_SIZE_TRAIN: expected the shorter sides of images, got none")
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) != 2:
+        raise UserError(
+            "INPUT.MIN_SIZE_TRAIN: expected two sizes, since MIN_SIZE_TRAIN_SAMPLING is 'range', "
+            f"got {tuple(sizes)}. For one size set INPUT.MIN_SIZE_TRAIN_SAMPLING choice"
+        )
 
 
 def _require_fitting_crop(cfg: CfgNode) -> None:

@@ -238,6 +238,14 @@ def test_the_size_of_crops_fits_their_type(kind, size, expected):
         require_fitting_training_data(cfg)
 
 
+def test_an_empty_order_of_channels_is_none():
+    """detectron2 would take the order of the file, which is RGB."""
+    cfg = get_cfg()
+    cfg.INPUT.FORMAT = ""
+    with pytest.raises(UserError, match=r"^INPUT\.FORMAT: expected .* BGR or RGB, got nothing"):
+        require_fitting_training_data(cfg)
+
+
 def test_training_needs_a_size_of_images():
     cfg = get_cfg()
     cfg.INPUT.MIN_SIZE_TRAIN = ()
