@@ -69,13 +69,17 @@ def choose_evaluation_folder(cfg: CfgNode) -> str:
         cfg: the config, whose `MODEL.WEIGHTS` are evaluated.
 
     Returns:
-        `OUTPUT_DIR`; if it holds a training, `OUTPUT_DIR/evaluations/<data>-<weights>`.
+        `OUTPUT_DIR`; if it holds a training, `OUTPUT_DIR/evaluations/<data>-<weights>`,
+        where the weights end with .xml or .safetensors if their file does.
     """
     if not holds_training(Path(cfg.OUTPUT_DIR)):
         return str(cfg.OUTPUT_DIR)
     own = cfg.MASK_RCNN_EXT.DATA.VAL_JSON
     data = Path(own).stem if own else "-".join(cfg.DATASETS.TEST)
-    name = re.sub(r"[^\w.-]+", "_", f"{data}-{Path(cfg.MODEL.WEIGHTS).stem}")
+    weights = Path(cfg.MODEL.WEIGHTS)
+    # The files of one model in several formats, such as model.onnx and model.xml, have one stem.
+    file = weights.name if weights.suffix in (".xml", ".safetensors") else weights.stem
+    name = re.sub(r"[^\w.-]+", "_", f"{data}-{file}")
     return os.path.join(cfg.OUTPUT_DIR, "evaluations", name[:200])
 
 

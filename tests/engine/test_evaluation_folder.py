@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import make_report as report
 import pytest
@@ -9,6 +10,8 @@ from detectron2.data.datasets import register_coco_instances
 from small_runs import evaluate, read_error, train_small, tree, write_data
 from support import change_json, write_coco
 
+from mask_rcnn_ext import load_config
+from mask_rcnn_ext.engine.output_folder import choose_evaluation_folder
 from mask_rcnn_ext.files import file_sha256
 from mask_rcnn_ext.report.run_data import read_predictions, read_run
 
@@ -101,3 +104,12 @@ def test_the_report_refuses_annotations_that_have_changed(folder, capsys, tmp_pa
         coco["annotations"].pop()
     assert report.main([str(folder)]) == 2
     assert f"was evaluated on another version of {path}" in read_error(capsys)
+
+
+def test_the_formats_of_an_exported_model_have_folders_of_their_own(folder):
+    cfg = load_config(None, ["OUTPUT_DIR", str(folder), "DATASETS.TEST", "('val',)"])
+    found = []
+    for name in ("model_final.pth", "model.onnx", "model.xml", "model.safetensors"):
+        cfg.MODEL.WEIGHTS = f"/exports/{name}"
+        found.append(Path(choose_evaluation_folder(cfg)).name)
+    assert found == ["val-model_final", "val-model", "val-model.xml", "val-model.safetensors"]
