@@ -353,4 +353,7 @@ def check_registry_names(cfg: CfgNode) -> None:
         name = names[key]
         if name not in registry:
             known = [known for known, _ in registry]
-            raise UserError(f"MODEL.{key}: nothing is registered as {name!r}{nearest(name, known)}")
+            raise UserError(
+                f"MODEL.{key}: nothing is registered as {name!r}{nearest(name, known) or '.'} If a "
+                "project registers it, use a script that imports the project (docs/extending.md)"
+            )

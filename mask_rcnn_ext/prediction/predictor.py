@@ -27,6 +27,7 @@ from ..layers.resizing import ResizeShortestEdge
 from ..model_files import is_checkpoint, is_exported
 from ..model_zoo import get_config
 from ..modeling.building import SkipRandomWeights, build_model
+from ..modeling.checks import check_registry_names
 from ..modeling.exported import get_exported_speeds, load_exported, read_exported_config
 from ..modeling.packed_outputs import run_model
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
@@ -153,6 +154,7 @@ class Predictor:
             _require_device_and_speed(cfg.MODEL.WEIGHTS, device, speed)
             self.cfg, self.model = load_exported(cfg)
         else:
+            check_registry_names(cfg)
             with SkipRandomWeights():
                 model = prepare_model(cfg, build_model(cfg.clone())).eval()
             Checkpointer(model).load(cfg.MODEL.WEIGHTS, strict=True)

@@ -266,3 +266,11 @@ def test_config_as_file_name_or_detectron2s(tiny_weights, tmp_path):
         resolve_config("mask_rcnn_R5_FPN")
     with pytest.raises(UserError, match="expected a CfgNode, a path or a name, got int"):
         resolve_config(3)
+
+
+def test_a_head_of_a_project_that_is_not_imported(tiny_weights):
+    cfg = tiny_cfg(3)
+    cfg.MODEL.ROI_MASK_HEAD.NAME = "HeadOfAProject"
+    said = r"nothing is registered as 'HeadOfAProject'\. If a project registers it, use a script"
+    with pytest.raises(UserError, match=said):
+        Predictor(cfg, tiny_weights)
