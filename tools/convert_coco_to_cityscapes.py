@@ -28,11 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)  # --help ends here, before the imports below, which take seconds
     import_light("engine.arguments").let_ctrl_c_end()
 
+    from detectron2.data import MetadataCatalog
+
     from mask_rcnn_ext.checkpoint.convert_classes import convert_checkpoint
     from mask_rcnn_ext.engine.launch import run_as_command
 
     def convert() -> None:
-        drawn = convert_checkpoint(args.weights, args.output, seed=args.seed)
+        coco = MetadataCatalog.get("coco_2017_train").thing_classes  # whatever the file says
+        drawn = convert_checkpoint(args.weights, args.output, old_classes=coco, seed=args.seed)
         print(f"{args.output}: drawn at random: {', '.join(drawn)}; the other classes are COCO's")
 
     return run_as_command(convert)

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,7 +116,8 @@ def convert_checkpoint(
         weights: a checkpoint in detectron2's layout, `.pth` or `.pkl`: a local file, or a URL that
             detectron2's PathManager knows.
         output: the `.pth` file to write: the weights, and the names of their classes.
-        old_classes: see `convert_weights`; default: the 80 classes of COCO in detectron2's order.
+        old_classes: see `convert_weights`; default: the names in the file or, without any, the 80
+            classes of COCO in detectron2's order.
         new_classes: see `convert_weights`; default: the 8 classes of Cityscapes in detectron2's
             order.
         seed: the seed of the random rows.
@@ -126,14 +128,18 @@ def convert_checkpoint(
     Raises:
         UserError: see `convert_weights`; or a file cannot be read or written.
     """
-    old = list(old_classes or MetadataCatalog.get(_COCO).thing_classes)
-    new = list(new_classes or MetadataCatalog.get(_CITYSCAPES).thing_classes)
     if Path(output).suffix not in (".pth", ".safetensors"):
         raise UserError(
             "output: expected a file name that ends in .pth or .safetensors, got "
             f"{os.fspath(output)}"
         )
-    state = _read_weights(os.fspath(weights))
+    loaded = load_contents(weights)
+    named = loaded.get("class_names")
+    if not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
+        named = []
+    old = list(old_classes or named or MetadataCatalog.get(_COCO).thing_classes)
+    new = list(new_classes or MetadataCatalog.get(_CITYSCAPES).thing_classes)
+    state = _get_weights(loaded, os.fspath(weights))
     try:
         converted = convert_weights(state, old, new, seed=seed)
     except UserError as error:
@@ -151,9 +157,8 @@ def convert_checkpoint(
     return drawn
 
 
-def _read_weights(path: str) -> dict[str, torch.Tensor]:
+def _get_weights(loaded: Mapping[str, Any], path: str) -> dict[str, torch.Tensor]:
     """Return the tensors of a checkpoint, by name."""
-    loaded = load_contents(path)
     if "blobs" in loaded:
         raise UserError(
             f"{path}: expected detectron2's layout, got the layout of Caffe2's Detectron. Load it "

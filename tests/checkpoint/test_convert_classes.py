@@ -123,6 +123,18 @@ def test_a_checkpoint_of_a_run_converts_to_its_weights_and_their_names(tmp_path,
     assert content["class_names"][:2] == ["person", "rider"]
 
 
+def test_the_names_in_the_file_are_those_of_its_rows(tmp_path, coco):
+    names = [f"class {place}" for place in range(79)] + ["car"]
+    torch.save({"model": coco, "class_names": names}, tmp_path / "model.pth")
+    assert (
+        convert_checkpoint(tmp_path / "model.pth", tmp_path / "out.pth", new_classes=["car"]) == []
+    )
+    bias = torch.load(tmp_path / "out.pth", weights_only=True)["model"][
+        f"{PREDICTOR}cls_score.bias"
+    ]
+    assert torch.equal(bias, coco[f"{PREDICTOR}cls_score.bias"][[79, BACKGROUND]])
+
+
 def test_class_agnostic_layers_stay_and_softmax_masks_keep_their_background(coco):
     other = dict(coco)
     other[f"{PREDICTOR}bbox_pred.weight"] = coco[f"{PREDICTOR}bbox_pred.weight"][:4]
