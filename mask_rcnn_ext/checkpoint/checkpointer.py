@@ -232,6 +232,12 @@ class Checkpointer(DetectionCheckpointer):
                     f"{filename}: expected a checkpoint with tensors under 'model', got {name!r}: "
                     f"{type(value).__name__}. Is the file from another library?"
                 )
+            kinds = ("is_quantized", "is_sparse", "is_sparse_csr", "is_meta")
+            if odd := [kind[3:] for kind in kinds if getattr(value, kind, False)]:
+                raise UserError(
+                    f"{filename}: {name!r} is a {odd[0]} tensor, expected one of plain numbers. "
+                    "Save the float weights of the model"
+                )
         return loaded
 
     def _torch_load(self, f: str) -> dict[str, Any]:

@@ -78,6 +78,22 @@ def test_unreadable_file_is_one_error_that_names_it(tmp_path, name, content):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("quantized", lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)),
+        ("sparse", torch.Tensor.to_sparse),
+        ("sparse_csr", torch.Tensor.to_sparse_csr),
+        ("meta", lambda weight: weight.to("meta")),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # of PyTorch: these kinds are new or old
+def test_tensors_without_plain_numbers_are_refused(tmp_path, kind, change):
+    torch.save({"model": {"weight": change(torch.ones(2, 2))}}, tmp_path / "m.pth")
+    with pytest.raises(UserError, match=f"'weight' is a {kind} tensor, expected one of plain"):
+        Checkpointer(nn.Linear(2, 2)).load(str(tmp_path / "m.pth"))
+
+
 def test_what_is_no_checkpoint_is_not_called_a_broken_one(tmp_path, monkeypatch):
     path = tmp_path / "photo.pth"
     path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))  # a JPEG
