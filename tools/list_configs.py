@@ -9,6 +9,7 @@ others and are not listed.
 
 import argparse
 import re
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -61,4 +62,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, as other programs
     sys.exit(main())

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import logging
 import os
+import select
 import signal
 import sys
 import time
@@ -137,6 +138,16 @@ def _wait_for_first_process() -> None:
         time.sleep(10)
 
 
+def _is_output_closed() -> bool:
+    """Return whether nobody reads the output any more, as after `| head`; then it goes nowhere."""
+    output = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(output, 0)  # errors only
+    if closed := bool(poll.poll(0)):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return closed
+
+
 def run_as_command(command: Callable[[], Any]) -> int:
     """Run the body of a command-line script and return the exit code of the script.
 
@@ -151,13 +162,18 @@ def run_as_command(command: Callable[[], Any]) -> int:
         - 130 after Ctrl-C, and 143 after SIGTERM during training or evaluation. The command
           that resumes a training is printed.
         - 1 after the system has killed a process of `launch`, which is named, or after a process on
-          another machine has ended.
+          another machine has ended; or, without a line, if nobody reads the output any more.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see `let_ctrl_c_end`
         with contextlib.suppress(ValueError):  # in another thread than the main one
             signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = command()
+        print(end="", flush=True)
+    except BrokenPipeError:
+        if not _is_output_closed():
+            raise
+        return 1
     except (UserError, OSError, RuntimeError, MemoryError) as error:
         told = explain_failure(error)
         if told is None:

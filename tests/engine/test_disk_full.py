@@ -4,10 +4,15 @@ import contextlib
 import errno
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 from small_runs import read_error, train_small, write_data, write_small_weights
+from support import REPO
 
 from mask_rcnn_ext import run_as_command
 from mask_rcnn_ext.engine.log import end_log, open_log_file, start_log
@@ -73,3 +78,29 @@ def test_a_last_checkpoint_that_is_no_text(tmp_path, capsys):
     for mode in ("--resume", "--eval-only"):
         assert train_small([*data, mode, "--resume"], tmp_path) == 2
         assert "last_checkpoint: expected the name of a checkpoint" in read_error(capsys)
+
+
+@pytest.mark.parametrize("count", [10, 1_000_000])  # the first is in a buffer until the end
+def test_an_output_that_nobody_reads_ends_the_command(count, monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert run_as_command(lambda: print("x" * count)) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_another_broken_pipe_is_a_defect(monkeypatch, tmp_path):
+    with (tmp_path / "output").open("w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        with pytest.raises(BrokenPipeError):
+            run_as_command(fail(errno.EPIPE))
+
+
+def test_a_list_of_configs_that_nobody_reads():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, str(REPO / "tools/list_configs.py")]
+    with os.fdopen(writer, "w") as output:
+        ended = subprocess.run(command, stdout=output, stderr=subprocess.PIPE)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, b"")
