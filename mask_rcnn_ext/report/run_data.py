@@ -28,6 +28,7 @@ __all__ = [
     "spread_evenly",
 ]
 
+_DICTS = ("best", "data_sha256", "skipped_images", "versions")  # entries of the run info
 TASK_TITLES = {"segm": "Mask", "bbox": "Box"}  # detectron2's tasks of instance segmentation
 
 
@@ -102,7 +103,7 @@ def read_history(path: Path, missing: list[str]) -> dict[str, tuple[list[int], l
         return {}
     by_metric: dict[str, dict[int, float]] = {}
     damaged = 0
-    for line in path.read_text("utf-8").splitlines():
+    for line in path.read_text("utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
             iteration = int(entry.pop("iteration"))
@@ -133,14 +134,25 @@ def _read_results(
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected {{task: {{metric: number}}}}, got a list or a value")
-    info = content.pop("run", None) or {}
-    tasks = {key: value for key, value in content.items() if isinstance(value, dict)}
+    info = _read_info(content.pop("run", None))
+    tasks = _keep_dicts(content)
     if not tasks:
         missing.append("results.json holds no evaluation results.")
         return {}, info
     if set(tasks) & set(test_names):  # several test sets: one more level, by name
-        return tasks, info
+        return {name: _keep_dicts(found) for name, found in tasks.items()}, info
     return {test_names[0] if test_names else "test": tasks}, info
+
+
+def _keep_dicts(content: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if isinstance(value, dict)}
+
+
+def _read_info(info: Any) -> dict[str, Any]:
+    """Return the run info without the entries that a run would not write so."""
+    if not isinstance(info, dict):
+        return {}
+    return {k: v for k, v in info.items() if k not in _DICTS or isinstance(v, dict)}
 
 
 def read_exported_evaluations(run: RunFolder) -> list[tuple[str, str, dict[str, Any]]]:

@@ -170,7 +170,7 @@ def _render(
 ) -> str:
     counts = {s.name: dict(zip(s.class_names, s.per_class, strict=True)) for _, s in data}
     info = dict(run.info)
-    versions, skipped = info.pop("versions", None), info.pop("skipped_images", {})
+    versions, skipped = info.pop("versions", {}), info.pop("skipped_images", {})
     best = _read_best(run)
     small = all(max(pair.width, pair.height) < 500 for pair in shown.pairs)
     return render_page(
@@ -198,7 +198,7 @@ def _render(
         changed=list_changed_keys(run.config),
         config_text=run.config_text,
         run_facts=_facts(run, info),
-        versions=versions if isinstance(versions, dict) else {},
+        versions=versions,
         command=_command(run),
     )
 
@@ -311,8 +311,9 @@ def _other_tables(tasks: dict[str, Any]) -> list[tuple[str, list[str], list[list
 
 def _read_best(run: RunFolder) -> dict[str, Any] | None:
     """Return the measurement that chose `model_best.pth` of the run, if it has one."""
-    best = run.info.get("best")
-    return best if isinstance(best, dict) and isinstance(best.get("iteration"), int) else None
+    best = run.info.get("best", {})
+    known = isinstance(best.get("iteration"), int) and _number(best.get("value")) is not None
+    return best if known and "metric" in best else None
 
 
 def _facts(run: RunFolder, info: dict[str, Any]) -> list[tuple[str, str]]:

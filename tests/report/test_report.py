@@ -259,3 +259,22 @@ def test_the_ap_of_an_exported_model_that_was_evaluated(run_folder):
     row = section[section.index("<tbody>") : section.index("</tbody>")]
     cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row)
     assert cells == ["model.onnx", "new.json", "41.3", "50.0"]
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        7,
+        None,
+        {"skipped_images": None, "versions": [1], "data_sha256": "x", "best": 3},
+        {"best": {"iteration": 3}},
+        {"best": {"iteration": 3, "value": "high", "metric": "segm/AP"}},
+    ],
+)
+def test_run_info_of_another_program_is_left_out(run_folder, info):
+    content = {"own_val": {"segm": {"AP": 41.0}, "bbox": 5}, "run": info}
+    (run_folder / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    assert tool.main([str(run_folder), *OPTIONS]) == 0
+    text = Page(run_folder / "report.html").text
+    assert "41.0" in text
+    assert "model_best.pth" not in text
