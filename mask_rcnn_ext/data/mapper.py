@@ -13,6 +13,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
 from ..config import complete_config
+from ..errors import UserError
 from ..layers.resizing import ResizeShortestEdge
 from .augmentation import add_augmentations, cuts_objects, require_augmentation
 from .bands import order_bands, read_record_bands
@@ -88,7 +89,7 @@ class ImageMapper(DatasetMapper):
         """See `DatasetMapper`.
 
         Raises:
-            UserError: the image cannot be used.
+            UserError: the image cannot be used, or its masks do not fit `INPUT.MASK_FORMAT`.
         """
         set_pixel_limit(self.max_pixels)  # this may be a worker, where it is not set
         record = copy.deepcopy(dataset_dict)
@@ -137,6 +138,8 @@ class ImageMapper(DatasetMapper):
                 points = np.asarray(annotation["keypoints"], dtype=np.float64).reshape(-1, 3)
                 annotation["keypoints"] = points[self.keypoint_hflip_indices]
         if not self.redraw_objects:
+            if self.use_instance_mask and self.instance_mask_format == "polygon":
+                _require_polygons(annotations, dataset_dict.get("file_name"))
             super()._transform_annotations(dataset_dict, transforms, image_shape)
             return
         del dataset_dict["annotations"]
@@ -168,6 +171,15 @@ class ImageMapper(DatasetMapper):
         if instances.has("gt_masks") and not self.use_instance_mask:
             instances.remove("gt_masks")
         return instances
+
+
+def _require_polygons(annotations: list[dict[str, Any]], name: Any) -> None:
+    """Raise if a mask is RLE or a bitmap, which detectron2 cannot read as polygons."""
+    if any(isinstance(a.get("segmentation"), dict | np.ndarray) for a in annotations):
+        raise UserError(
+            f"{name}: INPUT.MASK_FORMAT is polygon, but the mask of an object is RLE or a bitmap. "
+            "Set INPUT.MASK_FORMAT bitmask"
+        )
 
 
 def _is_upside_down(transforms: T.TransformList) -> bool:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetMapper
-from drawn_objects import write_record
+from drawn_objects import draw_record, write_record
 from PIL import Image, ImageOps
 from pycocotools import mask as mask_util
 from tiny_model import tiny_cfg
@@ -116,6 +116,20 @@ def test_an_image_that_cannot_be_used_is_named(tmp_path):
     Image.fromarray(np.zeros((30, 40), np.uint16)).save(tmp_path / "x.png")
     with pytest.raises(UserError, match=r"x\.png: has more than 8 bits"):
         mapper(record)
+
+
+@pytest.mark.parametrize("bitmap", [False, True])
+def test_masks_that_are_no_polygons_name_the_key(tmp_path, bitmap):
+    record = draw_record(tmp_path / "x.png", "rle")
+    if bitmap:
+        mask = record["annotations"][2]
+        mask["segmentation"] = mask_util.decode(mask["segmentation"])
+    cfg = tiny_cfg()
+    cfg.INPUT.MASK_FORMAT = "polygon"
+    with pytest.raises(UserError, match=r"x\.png: INPUT.MASK_FORMAT is polygon, but the mask of"):
+        ImageMapper(cfg, is_train=True)(record)
+    cfg.MODEL.MASK_ON = False
+    assert len(ImageMapper(cfg, is_train=True)(record)["instances"]) == 3
 
 
 def test_a_fault_of_something_else_is_not_blamed_on_the_image(tmp_path):
