@@ -77,7 +77,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="seed of the order, which is partly random (default: 0)"
     )
     rpn.add_argument(
-        "--config-file", required=True, metavar="FILE", help="config of the trained model"
+        "--config-file",
+        required=True,
+        metavar="FILE",
+        help="config of the trained model: a yaml file, or a name",
     )
     rpn.add_argument(
         "opts",
@@ -123,6 +126,7 @@ if __name__ == "__main__":
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import load_config
+from mask_rcnn_ext.config_files import find_config_file
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.proposals.compute import ProposalMethod, compute_proposals, format_summary
@@ -133,7 +137,7 @@ from mask_rcnn_ext.proposals.selective_search import SelectiveSearchMethod
 def build_method(args: argparse.Namespace) -> ProposalMethod:
     """Return the method that the command line asks for."""
     if args.method == "rpn":
-        return RPNMethod(load_config(args.config_file, args.opts), args.topk)
+        return RPNMethod(load_config(find_config_file(args.config_file), args.opts), args.topk)
     return SelectiveSearchMethod(
         mode=args.mode, width=args.width, min_size=args.min_size, topk=args.topk, seed=args.seed
     )

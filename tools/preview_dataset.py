@@ -57,7 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     training.add_argument(
         "--config-file",
         metavar="FILE",
-        help="the config of the training; without it, detectron2's defaults with masks",
+        help="the config of the training, or the name of one of ours; without it, detectron2's "
+        "defaults with masks",
     )
     training.add_argument(
         "opts",
@@ -75,6 +76,7 @@ if __name__ == "__main__":
 # The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import load_config
+from mask_rcnn_ext.config_files import find_config_file
 from mask_rcnn_ext.data.bands import read_picture
 from mask_rcnn_ext.data.catalog import require_datasets
 from mask_rcnn_ext.data.own_data import register_own_data
@@ -209,7 +211,8 @@ def preview(args: argparse.Namespace) -> None:
     """Write the sheet that the command line asks for, and print the counts of the data set."""
     args.output = args.output or f"preview_{args.dataset or 'own_data'}.png"
     given = [] if args.config_file else ["MODEL.MASK_ON", str(not args.boxes)]
-    cfg = load_config(args.config_file, [*given, *args.opts])
+    config_file = find_config_file(args.config_file) if args.config_file else None
+    cfg = load_config(config_file, [*given, *args.opts])
     cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS = args.channels or cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
     require_channels(cfg, measured=False)
     set_pixel_limit(args.max_image_pixels or cfg.MASK_RCNN_EXT.DATA.MAX_IMAGE_PIXELS)

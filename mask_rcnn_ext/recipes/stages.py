@@ -16,6 +16,7 @@ from detectron2.utils.env import seed_all_rng
 
 from ..checkpoint.safe_load import load_torch
 from ..config import load_config
+from ..config_files import find_config_file
 from ..engine.best_model import has_stopped_early
 from ..engine.output_folder import choose_output_folder
 from ..engine.resuming import explain_no_checkpoint
@@ -71,8 +72,9 @@ def require_resumable(args: argparse.Namespace, folders: Sequence[str], where: s
         UserError: `--eval-only`; or `--resume` although no stage has a checkpoint.
     """
     require_training(args)
-    cfg = load_config(args.config_file, args.opts)
-    output = choose_output_folder(cfg, args.config_file, args.opts)
+    config_file = find_config_file(args.config_file) if args.config_file else ""
+    cfg = load_config(config_file, args.opts)
+    output = choose_output_folder(cfg, config_file, args.opts)
     paths = [os.path.join(output, folder, "last_checkpoint") for folder in folders]
     if args.resume and not any(map(os.path.isfile, paths)):
         raise explain_no_checkpoint(f"{os.path.abspath(output)} or {where}")

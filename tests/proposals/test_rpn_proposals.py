@@ -39,6 +39,13 @@ def propose(output, *arguments: str) -> int:
     return compute_proposals.main(["rpn", *options, *arguments])
 
 
+def test_the_config_may_be_the_name_of_one_of_ours(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--config-file", "shapes/mask_rcnn_tiny_FPN", "--dataset", DATA, "--output", "out"]
+    assert compute_proposals.main(["rpn", *options, "MODEL.RPN.NMS_THRESHOLD", "1"]) == 2
+    assert "unknown config key 'MODEL.RPN.NMS_THRESHOLD'" in capsys.readouterr().err
+
+
 def test_an_rpn_gives_what_its_evaluator_writes(weights, tmp_path, capsys, caplog):
     keys = [*SMALL, "MODEL.WEIGHTS", weights]
     assert propose(tmp_path, "--topk", "40", *keys) == 0

@@ -31,6 +31,12 @@ def run(tmp_path_factory):
     return flags, root / "out"
 
 
+def test_the_config_may_be_the_name_of_one_of_ours(tmp_path, capsys):
+    options = ["--config-file", "shapes/mask_rcnn_tiny_FPN", "--resume"]
+    assert train_two_stage.main([*options, "OUTPUT_DIR", str(tmp_path)]) == 2
+    assert "--resume: no checkpoint in" in capsys.readouterr().err
+
+
 def test_stages_that_ended_early_are_done(run, tmp_path):
     flags, out = run[0], shutil.copytree(run[1], tmp_path / "out")
     before = read_stamps(out)

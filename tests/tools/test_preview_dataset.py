@@ -200,6 +200,9 @@ def test_polygons_and_boxes_are_drawn_where_the_model_gets_them(tmp_path):
 def test_a_config_without_augmented_is_refused(registered, capsys):
     assert tool.main(["--dataset", NAME, "SEED", "1"]) == 2
     assert "SEED 1: only --augmented reads a config" in capsys.readouterr().err
+    named = ["--augmented", "--config-file", "shapes/mask_rcnn_tiny_FPN"]  # not a path
     keys = ["MASK_RCNN_EXT.AUGMENTATION.HUE", "2.0"]
+    assert tool.main(["--dataset", NAME, *named, *keys]) == 2
+    assert "HUE: expected 0 to 0.5, got 2" in capsys.readouterr().err
     assert tool.main(["--dataset", NAME, "--augmented", *keys]) == 2
     assert "HUE: expected 0 to 0.5, got 2" in capsys.readouterr().err
