@@ -17,6 +17,7 @@ from .drawing.pictures import draw_instances, encode_jpegs
 from .drawing.sheets import make_tile_sheet, resize_picture
 from .instances import Annotated, decode_ground_truth, decode_predictions
 from .run_data import spread_evenly
+from .text import isolate
 
 __all__ = [
     "NO_PICTURE",
@@ -175,7 +176,8 @@ def _count_text(classes: list[int], class_names: list[str]) -> str:
     counts = Counter(classes)
     names = {c: class_names[c] if 0 <= c < len(class_names) else "unknown" for c in counts}
     return (
-        ", ".join(f"{count} \u00d7 {names[c]}" for c, count in sorted(counts.items())) or "nothing"
+        ", ".join(f"{count} \u00d7 {isolate(names[c])}" for c, count in sorted(counts.items()))
+        or "nothing"
     )
 
 

@@ -1,10 +1,21 @@
 """Numbers and verdicts as text, for every page and table."""
 
 import math
+import unicodedata
 
-__all__ = ["NO_NUMBER", "judge_interval", "to_text"]
+__all__ = ["NO_NUMBER", "isolate", "judge_interval", "to_text"]
 
 NO_NUMBER, _MINUS = "\u2013", "\u2212"  # a dash stands where there is no number
+
+
+def isolate(name: str) -> str:
+    """Return a name as text that does not change the order of the words and numbers around it.
+
+    Names in Arabic or Hebrew get the marks U+2068 and U+2069, which are not visible. Without them,
+    "2 x A, 3 x B" is shown as "2 x B x 3, A".
+    """
+    turned = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in name)
+    return f"\u2068{name}\u2069" if turned else name
 
 
 def judge_interval(low: float | None, high: float | None, neutral: float = 0) -> str:

@@ -110,6 +110,14 @@ def test_hostile_names_stay_text(tmp_path):
         assert page.text.count(name) >= 4  # AP, matrix, thresholds, legend
 
 
+def test_names_from_right_to_left_keep_the_order_of_the_counts(tmp_path):
+    names = ["\u0642\u0637", "\u05db\u05dc\u05d1"]  # a cat in Arabic, a dog in Hebrew
+    text, content = make(write_run(tmp_path, names))
+    first, second = (f"1 \u00d7 \u2068{name}\u2069" for name in names)
+    assert f"Ground truth {first}, {second}" in text
+    assert list(content["thresholds"]) == names
+
+
 @pytest.mark.parametrize("keypoints", [False, True], ids=["boxes", "keypoints"])
 def test_a_model_without_masks_is_analyzed_by_its_boxes(run_folder, keypoints):
     def strip(found):
