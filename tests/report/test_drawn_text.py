@@ -6,7 +6,7 @@ import matplotlib as mpl
 import matplotlib.font_manager
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 from mask_rcnn_ext.report.drawing import text
 from mask_rcnn_ext.report.drawing.pictures import draw_instances
@@ -84,3 +84,23 @@ def test_labels_of_instances_use_it(machine):
     machine()
     without = draw_instances(image, boxes=boxes, labels=["Ⓐ"], scale=4)
     assert (with_font != without).any()
+
+
+@pytest.mark.skipif(not features.check("raqm"), reason="this Pillow draws from left to right")
+def test_the_ending_of_a_file_comes_last_whatever_its_name():
+    name, whole = (
+        drawn("\u0633\u064a\u0627\u0631\u0629"),
+        drawn("\u0633\u064a\u0627\u0631\u0629.jpg"),
+    )
+    ink = np.flatnonzero(name.any(axis=0))
+    assert (whole[:, : ink[-1]] == name[:, : ink[-1]]).all()
+    assert whole[:, ink[-1] + 1 :].any()
+
+
+def test_the_score_of_a_long_name_is_in_the_picture():
+    image, boxes = np.full((60, 90, 3), 80, np.uint8), np.array([[30.0, 30, 60, 55]])
+    first, second = (
+        draw_instances(image, boxes=boxes, labels=[f"{'w' * 100} {score}"], scale=4)
+        for score in (0.12, 0.97)
+    )
+    assert (first != second).any()

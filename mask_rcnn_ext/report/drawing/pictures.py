@@ -271,6 +271,7 @@ def _draw_labels(
     for index, (rect, label) in enumerate(zip(rects, labels, strict=True)):
         if rect is None or not label:
             continue
+        label = style.shorten(label, width - 6)
         size = (math.ceil(style.measure(label)) + 6, style.get_height())
         place = _place(rect, size, (width, height), taken)
         if place is None or room < size[0] * size[1]:

@@ -39,17 +39,6 @@ def _fit_tile(tile: RGBArray, width: int, height: int) -> RGBArray:
     return resize_picture(tile, new_width, new_height)
 
 
-def _shorten(text: str, style: TextStyle, width: int) -> str:
-    """Return `text`, cut with an ellipsis in its middle when it is wider than `width` pixels."""
-    if style.measure(text) <= width:
-        return text
-    for keep in range(len(text) - 1, 0, -1):
-        short = text[: (keep + 1) // 2] + "…" + text[len(text) - keep // 2 :]
-        if style.measure(short) <= width:
-            return short
-    return "…"
-
-
 def _wrap(text: str, style: TextStyle, width: int) -> list[str]:
     """Return the lines of `text`, none wider than `width` pixels where its words allow."""
     lines = []
@@ -143,7 +132,7 @@ def _text_row(
     row = Image.new("RGB", (lefts[-1] + width + _PAD, round(style.size * 1.5)), _PAPER)
     draw = ImageDraw.Draw(row)
     for left, text in zip(lefts, texts, strict=False):  # the last row may be short
-        style.draw(draw, (left, 1), _shorten(text, style, width), ink)
+        style.draw(draw, (left, 1), style.shorten(text, width), ink)
     return row
 
 

@@ -44,6 +44,19 @@ class TextStyle:
         """Return the width of a line of text in pixels."""
         return sum(_load(font, self.size).getlength(run) for run, font in self._split(text))
 
+    def shorten(self, text: str, width: float) -> str:
+        """Return `text`, cut with an ellipsis in its middle when it is wider than `width` pixels.
+
+        A score at its end stays.
+        """
+        if self.measure(text) <= width:
+            return text
+        for keep in range(len(text) - 1, 0, -1):
+            short = text[: (keep + 1) // 2] + "…" + text[len(text) - keep // 2 :]
+            if self.measure(short) <= width:
+                return short
+        return "…"
+
     def draw(
         self, draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, ink: tuple[int, ...]
     ) -> None:
@@ -52,7 +65,9 @@ class TextStyle:
         baseline = place[1] + _load(self._base, self.size).getmetrics()[0]
         for run, path in self._split(text):
             font = _load(path, self.size)
-            draw.text((x, baseline), run, font=font, fill=ink, anchor="ls")
+            # Otherwise "(an Arabic name).jpg" would begin with "jpg".
+            way = "ltr" if font.layout_engine == ImageFont.Layout.RAQM else None
+            draw.text((x, baseline), run, font=font, fill=ink, anchor="ls", direction=way)
             x += font.getlength(run)
 
     def _split(self, text: str) -> Iterator[tuple[str, str]]:
