@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,10 +24,11 @@ from ..config import ExtCfgNode, load_config
 from ..config_files import find_config_file
 from ..config_limits import require_limits
 from ..data.bad_images import forget_skipped, gather_skipped, skips_bad_images
-from ..data.own_data import choose_validation_part
+from ..data.own_data import choose_validation_part, get_split_paths
 from ..data.pixel_limit import set_pixel_limit
 from ..data.pixel_statistics import fill_pixel_statistics, require_channels
 from ..errors import UserError
+from ..files import file_sha256
 from ..model_files import is_checkpoint, is_exported
 from ..modeling.building import SkipRandomWeights
 from ..modeling.checks import (
@@ -175,6 +177,8 @@ def prepare_run(
         _require_gloo_on_cpu(cfg)
         prepare_data(cfg, eval_only=args.eval_only, resume=args.resume)
         comm.synchronize()  # every process has cleaned its data, which the first one may remove
+        if args.eval_only:
+            _warn_of_another_split(cfg)
         if by_gradients and not args.eval_only:
             require_fitting_training_data(cfg)
             choose_recipe(cfg, load_config(config_file, add_keys=add_keys), args)
@@ -229,6 +233,25 @@ def _find_weights(cfg: ExtCfgNode, *, resume: bool) -> str:
             "OUTPUT_DIR"
         )
     return str(cfg.MODEL.WEIGHTS)
+
+
+def _warn_of_another_split(cfg: ExtCfgNode) -> None:
+    """Warn if the validation part of `--split` is not the one of the training of the weights."""
+    part, weights = cfg.MASK_RCNN_EXT.DATA.VAL_JSON, cfg.MODEL.WEIGHTS
+    name = os.path.basename(get_split_paths(cfg.OUTPUT_DIR)[1])
+    if os.path.basename(part) != name or not is_checkpoint(weights) or not os.path.isfile(weights):
+        return
+    found: Any = load_contents(weights)
+    for key in ("provenance", "data", "test", "own_val"):
+        found = found.get(key) if isinstance(found, dict) else None
+    if not isinstance(found, dict) or found.get("file") != name:
+        return
+    if found.get("sha256") != file_sha256(part):
+        logger.warning(
+            "%s is another split than the one of the training of %s: images of this training may "
+            "be in it, and then AP is too high. A later run has split the data again.",
+            *(part, weights),
+        )
 
 
 def _log_start(cfg: ExtCfgNode, args: argparse.Namespace) -> None:

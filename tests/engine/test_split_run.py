@@ -64,6 +64,17 @@ def test_one_json_trains_is_evaluated_and_resumed(tmp_path):
     assert log.count("Loading from") == 1
 
 
+def test_an_earlier_run_is_not_evaluated_on_the_split_of_a_later_one_in_silence(tmp_path):
+    flags, out = write_data(tmp_path, train=8), tmp_path / "out"
+    for share in ("0.5", "0.75"):
+        assert run(out, *flags, "--split", share) == 0
+    earlier = out / "earlier_runs/1"
+    for folder, warnings in ((earlier, 1), (out, 0)):
+        assert evaluate(folder, tmp_path / folder.name) == 0
+        log = (tmp_path / folder.name / "log.txt").read_text()
+        assert log.count("is another split than the one of the training of") == warnings
+
+
 def test_an_evaluation_does_not_split_data(tmp_path, capsys):
     own = [*write_data(tmp_path, train=4), "--split", "0.8"]
     (tmp_path / "model.pth").write_bytes(b"")
