@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import logging
 import os
 import time
 from collections import deque
@@ -29,6 +30,8 @@ from .tracking import Tracker
 from .video_inputs import VideoInput, is_stream, name_video_files, require_free_video_files
 
 __all__ = ["VideoSummary", "predict_sample", "predict_video"]
+
+logger = logging.getLogger(__name__)
 
 _FRAMES_BEHIND = 3  # frames in a row behind an earlier one, after which the clock has begun again
 _LATE = 60.0  # seconds; a first time beyond it, after frames without one, is no time of this run
@@ -83,7 +86,8 @@ class _Frames:
         self._is_camera = isinstance(source, int)
         self.is_live = self._is_camera or is_stream(source)
         fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 0 < fps <= 1000 else _USUAL_FPS
+        told = 0 < fps <= 1000
+        self.fps = fps if told else _USUAL_FPS
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.count = 0 if self.is_live or not 0 < count < 1e9 else int(count)
         # Seconds: the first frame by our clock and by the source's, and the last frame.
@@ -91,6 +95,7 @@ class _Frames:
         self._has_clock = not (
             str(source).startswith(("http://", "https://")) and self._is_endless_jpegs()
         )
+        self.knows_rate = told and self._has_clock
         self._clock_has_begun, self._frames_behind = False, 0
 
     def __iter__(self) -> Iterator[tuple[int, float, BGRArray]]:
@@ -286,6 +291,12 @@ def predict_video(
     target, tracks_path = name_video_files(video, folder)
     _require_short_name(tracks_path)  # the longest name
     frames = _Frames(video, every)
+    if draw and not frames.knows_rate:
+        logger.warning(
+            "%s does not tell its frame rate: the video with masks has %g frames per second, and "
+            "may play too fast or too slowly. The times in the json are right.",
+            *(video.source, frames.fps / every),
+        )
     tracker, numbers = Tracker(patience=max(1, round(frames.fps / every))), set[int]()
     tracks = _TrackFile(
         tracks_path,

@@ -282,17 +282,18 @@ def test_the_frames_of_a_stream_have_the_times_of_the_stream(tmp_path, monkeypat
     assert [frame["time"] for frame in frames] == [0.0, 0.05, 0.1, 0.15, 0.2, 0.25]
 
 
-def test_jpegs_over_http_have_the_times_at_which_they_come(tmp_path, monkeypatch):
-    """They have no times of their own, and FFmpeg invents some."""
+def test_jpegs_over_http_have_the_times_at_which_they_come(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    now = iter([100.0, 100.0, 100.2, 100.9])
+    now = iter([100.0, 100.0, 100.2, 100.9, *[101.0] * 9])
     monkeypatch.setattr(video_module, "time", SimpleNamespace(monotonic=lambda: next(now)))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), JpegSender) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         video = VideoInput(f"http://127.0.0.1:{server.server_port}/", "stream0")
         times = [moment for _, moment, _ in video_module._Frames(video, 1)]
+        predict_video(ColorPredictor(), video, tmp_path / "out", every=2)
         server.shutdown()
     assert times == pytest.approx([0.0, 0.2, 0.9])
+    assert "does not tell its frame rate: the video with masks has 12.5 frames" in caplog.text
 
 
 class ClockedCapture:
