@@ -1,6 +1,7 @@
 """The exception for mistakes of users, and helpers for its messages."""
 
 import difflib
+import errno
 import importlib
 import math
 from collections.abc import Iterable, Sequence, Sized
@@ -10,6 +11,7 @@ __all__ = [
     "InputFailure",
     "UserError",
     "count_noun",
+    "explain_long_name",
     "import_extra",
     "name_some",
     "nearest",
@@ -108,6 +110,14 @@ def count_noun(count: int, noun: str) -> str:
     """Return a count and its noun: "1 object", "2 objects", "2 classes"."""
     end = "es" if noun.endswith(("s", "x")) else "s"
     return f"{count:,} {noun}{end * (count != 1)}"
+
+
+def explain_long_name(error: BaseException) -> str | None:
+    """Return the message for a path that no file can have; None if `error` is another one."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+        return None
+    what = "is a link in a circle" if error.errno == errno.ELOOP else "is too long for a file"
+    return f"{shorten(error.filename or 'a path')} {what}. Give another name"
 
 
 def say_have(some: Sized, total: Sized, noun: str) -> str:

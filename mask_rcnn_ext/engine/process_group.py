@@ -20,7 +20,7 @@ from detectron2.utils import comm
 from torch.distributed.rendezvous import rendezvous
 
 from ..data.bad_images import explain_dead_worker
-from ..errors import UserError, shorten
+from ..errors import UserError, explain_long_name, shorten
 from ..files import explain_failed_write
 
 __all__ = ["explain_failure", "is_lost_connection", "join_torchrun", "run_in_group"]
@@ -46,6 +46,8 @@ def explain_failure(error: BaseException) -> str | None:
     """Return the message of an error that is no defect of the code, else None."""
     if isinstance(error, UserError):
         return str(error)
+    if told := explain_long_name(error):
+        return told
     explained = explain_dead_worker(error) or explain_failed_write(error)
     return _explain_full_memory(error) if explained is None else str(explained)
 

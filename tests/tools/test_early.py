@@ -20,6 +20,8 @@ from command_line.light import import_light
 from small_runs import read_error
 from support import REPO, run_python
 
+from mask_rcnn_ext.engine.launch import run_as_command
+
 CONFIG = ["--config-file", "mask_rcnn_lite0_FPN"]
 parse_training = import_light("engine.arguments").argument_parser().parse_args
 
@@ -156,3 +158,16 @@ def test_ctrl_c_before_the_command_begins_gives_no_traceback(words, tmp_path):
     ended = run_python(path, *words[1:], env=env, start_new_session=True)
     assert ended.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
     assert "Traceback" not in ended.stderr
+
+
+def test_a_name_that_no_file_can_have_is_one_sentence(folder, capsys):
+    says = "is too long for a file. Give another name"
+    args = predict.build_parser().parse_args(["x" * 300, "photos", "--output", "found"])
+    with pytest.raises(SystemExit, match="2"):
+        stop_at_mistakes(args, check_prediction)
+    assert says in read_error(capsys)
+    assert run_as_command((folder / ("x" * 300)).mkdir) == 2
+    assert says in read_error(capsys)
+    (folder / "loop").symlink_to(folder / "loop")
+    assert run_as_command(lambda: (folder / "loop").read_text()) == 2
+    assert "loop is a link in a circle. Give another name" in read_error(capsys)

@@ -68,8 +68,11 @@ def stop_at_mistakes(
         _require_no_file(folder, "--output")
         if check is not None:
             check(args)
-    except import_light("errors").UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (import_light("errors").UserError, OSError) as error:
+        told = import_light("errors").explain_long_name(error)
+        if told is None and isinstance(error, OSError):
+            raise
+        print(f"error: {told or error}", file=sys.stderr)
         sys.exit(2)
 
 
