@@ -5,6 +5,7 @@ python tools/clean_demo.py output/demo
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +21,11 @@ def main() -> int:
         "folder", type=Path, metavar="DIR", help="the --output of tools/run_demo.py"
     )
     folder = parser.parse_args().folder
+    if os.path.isfile(folder):
+        print(f"error: {folder} is a file, expected the folder of the demo", file=sys.stderr)
+        return 2
+    if not os.path.isdir(folder):  # it is clean
+        return 0
     run_files = import_light("run_files")
     import_light("temporary_files").remove_left_behind(folder, run_files.FOLDERS)
     if not (folder / _RECORD).is_file() and run_files.find_run_files(folder):

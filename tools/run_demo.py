@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from command_line.light import import_light
+from command_line.early import stop_at_mistakes
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -32,8 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
-    import_light("engine.arguments").let_ctrl_c_end()
+    # --help and simple mistakes end here, before the imports below, which take seconds.
+    _arguments = build_parser().parse_args()
+    stop_at_mistakes(_arguments, folder=str(_arguments.output))
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.child_processes import run_command

@@ -294,6 +294,8 @@ def _read_content(path: str, image_root: str, completed: IssueCounter) -> dict[s
         if os.path.isfile(image_root):
             hint = ". The json and the image folder seem to be exchanged"
         raise UserError(f"expected a json file, got the folder {os.path.abspath(path)}{hint}")
+    if os.path.islink(path) and not os.path.exists(path):
+        raise UserError(f"json file {path} is a link that leads to nothing or in a circle")
     if not os.path.exists(path):
         hint = nearest(name, os.listdir(folder)) if os.path.isdir(folder) else ""
         raise UserError(f"json file not found: {os.path.join(folder, name)}{hint}")

@@ -216,3 +216,11 @@ def test_dropped_annotations_come_with_advice(folder, caplog, mask, advice):
     kind = "segmentation" if "points" in mask else "polygon"
     assert f"dropped 1 of 2 annotations: 1 x {kind}" in caplog.text
     assert advice in caplog.text
+
+
+def test_a_json_that_is_a_link_to_nothing(folder):
+    (folder / "gone.json").symlink_to(folder / "nothing.json")
+    (fault,) = inspect_coco_json(str(folder / "gone.json"), str(folder)).faults
+    assert (
+        fault == f"json file {folder / 'gone.json'} is a link that leads to nothing or in a circle"
+    )

@@ -171,3 +171,12 @@ def test_a_name_that_no_file_can_have_is_one_sentence(folder, capsys):
     (folder / "loop").symlink_to(folder / "loop")
     assert run_as_command(lambda: (folder / "loop").read_text()) == 2
     assert "loop is a link in a circle. Give another name" in read_error(capsys)
+
+
+@pytest.mark.parametrize("words", [["run_demo.py", "--output", "file"], ["clean_demo.py", "file"]])
+def test_a_file_in_place_of_the_demos_folder(words, folder):
+    ended = run_python(REPO / "tools" / words[0], *words[1:])
+    assert ended.returncode == 2
+    assert "file" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert (folder / "file").is_file()
