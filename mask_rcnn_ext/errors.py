@@ -11,7 +11,7 @@ __all__ = [
     "InputFailure",
     "UserError",
     "count_noun",
-    "explain_long_name",
+    "explain_path_error",
     "import_extra",
     "name_some",
     "nearest",
@@ -112,12 +112,16 @@ def count_noun(count: int, noun: str) -> str:
     return f"{count:,} {noun}{end * (count != 1)}"
 
 
-def explain_long_name(error: BaseException) -> str | None:
-    """Return the message for a path that no file can have; None if `error` is another one."""
-    if not isinstance(error, OSError) or error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+def explain_path_error(error: BaseException) -> str | None:
+    """Return the message for a path that cannot be used; None if `error` is another one."""
+    known = {
+        errno.ENAMETOOLONG: "is too long for a file. Give another name",
+        errno.ELOOP: "is a link in a circle. Give another name",
+        errno.EACCES: "cannot be opened: Permission denied. Fix its permissions",
+    }
+    if not isinstance(error, OSError) or error.errno not in known or not error.filename:
         return None
-    what = "is a link in a circle" if error.errno == errno.ELOOP else "is too long for a file"
-    return f"{shorten(error.filename or 'a path')} {what}. Give another name"
+    return f"{shorten(error.filename, 200)} {known[error.errno]}"
 
 
 def say_have(some: Sized, total: Sized, noun: str) -> str:

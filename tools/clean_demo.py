@@ -26,6 +26,18 @@ def main() -> int:
         return 2
     if not os.path.isdir(folder):  # it is clean
         return 0
+    try:
+        return clean(folder)
+    except OSError as error:
+        told = import_light("errors").explain_path_error(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        return 2
+
+
+def clean(folder: Path) -> int:
+    """Remove the files of the demo in a folder; return the exit code of the command."""
     run_files = import_light("run_files")
     import_light("temporary_files").remove_left_behind(folder, run_files.FOLDERS)
     if not (folder / _RECORD).is_file() and run_files.find_run_files(folder):

@@ -20,7 +20,7 @@ from detectron2.utils import comm
 from torch.distributed.rendezvous import rendezvous
 
 from ..data.bad_images import explain_dead_worker
-from ..errors import UserError, explain_long_name, shorten
+from ..errors import UserError, explain_path_error, shorten
 from ..files import explain_failed_write
 
 __all__ = ["explain_failure", "is_lost_connection", "join_torchrun", "run_in_group"]
@@ -46,10 +46,10 @@ def explain_failure(error: BaseException) -> str | None:
     """Return the message of an error that is no defect of the code, else None."""
     if isinstance(error, UserError):
         return str(error)
-    if told := explain_long_name(error):
-        return told
     explained = explain_dead_worker(error) or explain_failed_write(error)
-    return _explain_full_memory(error) if explained is None else str(explained)
+    if explained is not None:
+        return str(explained)
+    return explain_path_error(error) or _explain_full_memory(error)
 
 
 def _explain_full_memory(error: BaseException) -> str | None:

@@ -160,7 +160,7 @@ def test_ctrl_c_before_the_command_begins_gives_no_traceback(words, tmp_path):
     assert "Traceback" not in ended.stderr
 
 
-def test_a_name_that_no_file_can_have_is_one_sentence(folder, capsys):
+def test_a_path_that_cannot_be_used_is_one_sentence(folder, capsys):
     says = "is too long for a file. Give another name"
     args = predict.build_parser().parse_args(["x" * 300, "photos", "--output", "found"])
     with pytest.raises(SystemExit, match="2"):
@@ -171,6 +171,12 @@ def test_a_name_that_no_file_can_have_is_one_sentence(folder, capsys):
     (folder / "loop").symlink_to(folder / "loop")
     assert run_as_command(lambda: (folder / "loop").read_text()) == 2
     assert "loop is a link in a circle. Give another name" in read_error(capsys)
+
+    def open_secret():
+        raise PermissionError(13, "Permission denied", "secret")
+
+    assert run_as_command(open_secret) == 2
+    assert read_error(capsys).startswith("error: secret cannot be opened: Permission denied. Fix")
 
 
 @pytest.mark.parametrize("words", [["run_demo.py", "--output", "file"], ["clean_demo.py", "file"]])

@@ -69,7 +69,7 @@ def stop_at_mistakes(
         if check is not None:
             check(args)
     except (import_light("errors").UserError, OSError) as error:
-        told = import_light("errors").explain_long_name(error)
+        told = import_light("errors").explain_path_error(error)
         if told is None and isinstance(error, OSError):
             raise
         print(f"error: {told or error}", file=sys.stderr)

@@ -50,6 +50,8 @@ def guess_format(source: str | os.PathLike[str]) -> str:
     path = Path(source)
     if not path.exists():
         raise UserError(f"not found: {path.absolute()}")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"cannot read {path.absolute()}: Permission denied. Fix its permissions")
     found = _guess_folder(path) if path.is_dir() else _guess_file(path)
     if len(found) != 1:
         why = f"may be {' or '.join(found)}" if found else "has no format that can be guessed"

@@ -161,6 +161,12 @@ def test_a_file_in_place_of_a_folder(name, tmp_path):
         read(tmp_path / "x", name)
 
 
+def test_no_permission_is_said_before_a_format_is_guessed(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root
+    with pytest.raises(UserError, match=r"cannot read .*: Permission denied"):
+        guess_format(tmp_path)
+
+
 def test_each_format_is_guessed(tmp_path):
     dataset = whole_objects(tmp_path)
     for name, (_, inside, _) in CASES.items():
