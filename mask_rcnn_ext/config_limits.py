@@ -13,6 +13,12 @@ __all__ = ["require_limits"]
 
 _MOST = 1e18  # integers of 64 bits end at 9e18
 
+# The numbers that the deltas of a box have, in detectron2's parts that read `BBOX_REG_WEIGHTS`.
+_WEIGHTS = {
+    **dict.fromkeys(("RPN", "StandardROIHeads", "Res5ROIHeads", "MaskRCNNROIHeads"), 4),
+    **dict.fromkeys(("RRPN", "RROIHeads"), 5),
+}
+
 _TOPK = ("PRE_NMS", "POST_NMS", "PRECOMPUTED_PROPOSAL")
 
 # Lowest and highest number -> the ends of the keys.
@@ -72,13 +78,17 @@ def _flatten(value: Any) -> Iterator[Any]:
 def _require_box_weights(cfg: CfgNode) -> None:
     """Raise unless `BBOX_REG_WEIGHTS` has a number for dx, dy, dw, dh and for a rotation."""
     model = cfg.MODEL
-    for name, rotated in (
-        ("RPN", model.ANCHOR_GENERATOR.NAME == "RotatedAnchorGenerator"),
-        ("ROI_BOX_HEAD", model.ROI_BOX_HEAD.POOLER_TYPE == "ROIAlignRotated"),
-    ):
-        weights, count = model[name].BBOX_REG_WEIGHTS, 5 if rotated else 4
+    reader = {
+        "RPN": model.PROPOSAL_GENERATOR.NAME,
+        "ROI_BOX_HEAD": model.ROI_HEADS.NAME,
+    }
+    for name, user in reader.items():
+        # A part of a project may take boxes of both kinds.
+        counts = [_WEIGHTS[user]] if user in _WEIGHTS else [4, 5]
+        weights = model[name].BBOX_REG_WEIGHTS
         numbers = [each for each in weights if isinstance(each, int | float) and each > 0]
-        if not len(weights) == len(numbers) == count:
+        if len(numbers) != len(weights) or len(weights) not in counts:
+            expected = " or ".join(map(str, counts))
             raise UserError(
-                f"MODEL.{name}.BBOX_REG_WEIGHTS: expected {count} numbers above 0, got {weights}"
+                f"MODEL.{name}.BBOX_REG_WEIGHTS: expected {expected} numbers above 0, got {weights}"
             )

@@ -347,9 +347,9 @@ def _explain_mismatch(cfg: CfgNode, mismatch: re.Match[str]) -> str:
     if isinstance(default, CfgNode):
         return explain_group(key, next(iter(default), ""), got)
     hint = ""
-    if isinstance(default, float):
+    if isinstance(default, float) and mismatch["new"] == "int":
         hint = ". Write whole numbers with a point there, such as 2.0"
-    elif isinstance(default, str):
+    elif isinstance(default, str) and mismatch["new"] in ("int", "float"):
         hint = ". Put text that looks like a number into quotes"
     expected = "text" if default == "" else f"a value such as {default!r}"
     return f"{key}: expected {expected}, got {shorten(got, 200)}{hint}"

@@ -112,6 +112,11 @@ def count_noun(count: int, noun: str) -> str:
     return f"{count:,} {noun}{end * (count != 1)}"
 
 
+def say_are(count: int, noun: str) -> str:
+    """Return "1 object is" or "2 objects are"."""
+    return f"{count_noun(count, noun)} {'is' if count == 1 else 'are'}"
+
+
 def explain_path_error(error: BaseException) -> str | None:
     """Return the message for a path that cannot be used; None if `error` is another one."""
     known = {

@@ -52,9 +52,23 @@ def test_a_number_outside_is_named(key, value, message):
 
 def test_rotated_boxes_have_five_weights():
     cfg = get_cfg()
-    cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE = "ROIAlignRotated"
-    cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0, 1.0)
+    cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.PROPOSAL_GENERATOR.NAME = "RROIHeads", "RRPN"
+    for part in ("RPN", "ROI_BOX_HEAD"):
+        with pytest.raises(UserError, match="BBOX_REG_WEIGHTS: expected 5 numbers"):
+            require_limits(cfg)
+        cfg.MODEL[part].BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0, 1.0)
     assert require_limits(cfg) is None
+
+
+def test_a_part_of_a_project_may_take_boxes_of_both_kinds():
+    cfg = get_cfg()
+    cfg.MODEL.ROI_HEADS.NAME = "OwnROIHeads"
+    for weights in ((10.0, 10.0, 5.0, 5.0), (10.0, 10.0, 5.0, 5.0, 1.0)):
+        cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS = weights
+        assert require_limits(cfg) is None
+    cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0)
+    with pytest.raises(UserError, match="expected 4 or 5 numbers above 0"):
+        require_limits(cfg)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import importlib
 import logging
 import pickle
 import sys
+from pathlib import Path
 
 import detectron2
 import pytest
@@ -19,6 +20,11 @@ from support import REPO, SMALL
 from mask_rcnn_ext import UserError, get_cfg, load_config, model_zoo, paper
 from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
 from mask_rcnn_ext.config import ExtCfgNode
+from mask_rcnn_ext.config_limits import require_limits
+from mask_rcnn_ext.data.pixel_statistics import require_colours
+from mask_rcnn_ext.engine.optimizer import require_fitting_schedule
+from mask_rcnn_ext.modeling.checks import check_registry_names
+from mask_rcnn_ext.modeling.read_keys import require_read_keys
 
 OURS = sorted(
     path.relative_to(REPO / "configs").with_suffix("").as_posix()
@@ -37,6 +43,19 @@ TRAINED = [name for name in OURS if fitting(name)]
 
 
 # Names
+
+
+def test_no_config_of_detectron2_is_refused():
+    folder = Path(stock_zoo.get_config_file(f"{FPN}.yaml")).parents[1]
+    names = [str(path.relative_to(folder)) for path in sorted(folder.glob("*/*.yaml"))]
+    assert len(names) > 50
+    for name in names:
+        cfg = model_zoo.get_config(name)
+        require_limits(cfg)
+        require_fitting_schedule(cfg)
+        require_colours(cfg)
+        check_registry_names(cfg)
+        require_read_keys(cfg)
 
 
 @pytest.mark.parametrize("name", OURS)

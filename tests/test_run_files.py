@@ -131,6 +131,14 @@ def test_the_demo_can_be_removed_without_anything_installed(tmp_path):
     assert not folder.exists()
 
 
+def test_a_folder_that_cannot_be_looked_at_is_no_clean_one(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for folder in (tmp_path / "loop", tmp_path / ("x" * 300)):
+        done = run_python("-S", REPO / "tools/clean_demo.py", folder)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"error: {tmp_path}")
+
+
 def test_make_clean_leaves_what_our_tools_have_not_made(tmp_path):
     package = (f"mask_rcnn_ext/{name}.py" for name in ("errors", "run_files", "temporary_files"))
     tools = ("tools/clean_demo.py", "tools/command_line/light.py")

@@ -6,6 +6,7 @@ python tools/clean_demo.py output/demo
 
 import argparse
 import os
+import stat
 import sys
 from pathlib import Path
 
@@ -21,13 +22,13 @@ def main() -> int:
         "folder", type=Path, metavar="DIR", help="the --output of tools/run_demo.py"
     )
     folder = parser.parse_args().folder
-    if os.path.isfile(folder):
-        print(f"error: {folder} is a file, expected the folder of the demo", file=sys.stderr)
-        return 2
-    if not os.path.isdir(folder):  # it is clean
-        return 0
     try:
+        if not stat.S_ISDIR(os.stat(folder).st_mode):
+            print(f"error: {folder} is a file, expected the folder of the demo", file=sys.stderr)
+            return 2
         return clean(folder)
+    except FileNotFoundError:  # it is clean
+        return 0
     except OSError as error:
         told = import_light("errors").explain_path_error(error)
         if told is None:

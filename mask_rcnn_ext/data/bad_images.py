@@ -68,6 +68,10 @@ class BadImage(UserError):
     """An image that a mapper cannot use."""
 
 
+class WrongKey(UserError):
+    """A key of the config does not fit the data; no image is at fault, and none is skipped."""
+
+
 class _ReadingNotes:
     """The id of each worker process, and the file that it reads."""
 
@@ -168,6 +172,7 @@ class NamedErrors:
 
         Raises:
             BadImage: the image cannot be used.
+            WrongKey: see there.
         """
         name = str(record.get("file_name"))
         try:
@@ -175,6 +180,8 @@ class NamedErrors:
             sample = self.mapper(record)
             self._note("")
             return sample
+        except WrongKey:
+            raise
         except UserError as error:
             raise BadImage(error) from error
         except (OSError, SizeMismatchError, SyntaxError) as error:  # PIL: SyntaxError for PNG

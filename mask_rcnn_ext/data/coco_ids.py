@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import count_noun, name_some, nearest, say_have, shorten
+from ..errors import name_some, nearest, say_are, say_have, shorten
 from .findings import IssueCounter
 
 __all__ = ["OWN_ID", "normalise_ids"]
@@ -88,9 +88,7 @@ def _read_keys(entries: list[dict[str, Any]], kind: str, faults: list[str]) -> l
     repeated = [key for key, n in Counter(keys).items() if n > 1 and key is not None]
     if repeated:
         shown = name_some([shorten(key) for key in repeated])
-        faults.append(
-            f"{count_noun(len(repeated), f'{kind} id')} more than once in the list: {shown}"
-        )
+        faults.append(f"{say_are(len(repeated), f'{kind} id')} more than once in the list: {shown}")
     return keys
 
 

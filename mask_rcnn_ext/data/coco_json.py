@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import UserError, count_noun, name_some, nearest, say_have, shorten
+from ..errors import UserError, count_noun, name_some, nearest, say_are, say_have, shorten
 from ..files import read_json, refuse_special
 from .annotations import clean_annotations, explain_crowds
 from .bad_images import record_skipped
@@ -258,7 +258,7 @@ def _find_category_faults(content: dict[str, Any]) -> list[str]:
     if repeated:
         ids = ", ".join(str(c["id"]) for c in categories if c.get("name") == repeated[0])
         faults.append(
-            f"{count_noun(len(repeated), 'name')} used twice: the categories {ids} have "
+            f"{say_are(len(repeated), 'name')} used twice: the categories {ids} have "
             f"the same name {shorten(repr(repeated[0]))}. Rename one, or keep "
             "one and correct each category_id"
         )

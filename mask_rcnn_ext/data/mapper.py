@@ -13,9 +13,9 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
 from ..config import complete_config
-from ..errors import UserError
 from ..layers.resizing import ResizeShortestEdge
 from .augmentation import add_augmentations, cuts_objects, require_augmentation
+from .bad_images import WrongKey
 from .bands import order_bands, read_record_bands
 from .images import read_record
 from .pixel_limit import set_pixel_limit
@@ -176,7 +176,7 @@ class ImageMapper(DatasetMapper):
 def _require_polygons(annotations: list[dict[str, Any]], name: Any) -> None:
     """Raise if a mask is RLE or a bitmap, which detectron2 cannot read as polygons."""
     if any(isinstance(a.get("segmentation"), dict | np.ndarray) for a in annotations):
-        raise UserError(
+        raise WrongKey(
             f"{name}: INPUT.MASK_FORMAT is polygon, but the mask of an object is RLE or a bitmap. "
             "Set INPUT.MASK_FORMAT bitmask"
         )

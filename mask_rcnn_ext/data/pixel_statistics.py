@@ -139,16 +139,16 @@ def require_channels(cfg: CfgNode, *, measured: bool = True) -> None:
 def require_colours(cfg: CfgNode) -> None:
     """Check that the model takes as many channels as this package's readers give it.
 
-    A project with a reader of its own, see `Trainer.build_mapper`, may have any number.
+    A project with a reader of its own, see `Trainer.build_mapper`, may have any number. A grey
+    image (`INPUT.FORMAT` "L") becomes as many channels as `MODEL.PIXEL_MEAN` has values.
 
     Raises:
         UserError: `MODEL.PIXEL_MEAN` has another number of values.
     """
-    channels = {"BGR": 3, "RGB": 3, "L": 1}.get(cfg.INPUT.FORMAT)
-    found = len(cfg.MODEL.PIXEL_MEAN)
-    if channels and not cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS and found != channels:
+    in_colour, found = cfg.INPUT.FORMAT in ("BGR", "RGB"), len(cfg.MODEL.PIXEL_MEAN)
+    if in_colour and not cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS and found != 3:
         raise UserError(
-            f"MODEL.PIXEL_MEAN: expected one value for each channel, {channels} with INPUT.FORMAT "
+            "MODEL.PIXEL_MEAN: expected one value for each channel, 3 with INPUT.FORMAT "
             f"{cfg.INPUT.FORMAT}, got {found}. For images with other channels, set "
             f"MASK_RCNN_EXT.DATA.IMAGE_CHANNELS {found} MASK_RCNN_EXT.DATA.PIXEL_STATISTICS fixed"
         )

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..errors import count_noun, name_some
+from ..errors import name_some, say_are
 from ..files import file_sha256
 from .coco_json import CocoJson
 
@@ -52,7 +52,7 @@ def find_repeated_images(files: Mapping[str, CocoJson]) -> list[RepeatedImages]:
         if repeated:
             shown = name_some([_name_group(file, group) for group in repeated])
             text = (
-                f"{file.path}: {count_noun(len(repeated), 'image')} listed more than once: "
+                f"{file.path}: {say_are(len(repeated), 'image')} listed more than once: "
                 f"{shown}. An object that is missing in an entry is background there. Keep one "
                 "entry, with all objects"
             )

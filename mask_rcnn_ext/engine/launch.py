@@ -138,13 +138,14 @@ def _wait_for_first_process() -> None:
         time.sleep(10)
 
 
-def _is_output_closed() -> bool:
-    """Return whether nobody reads the output any more, as after `| head`; then it goes nowhere."""
+def _drop_closed_output() -> bool:
+    """Send the output nowhere if nobody reads it any more, as after `| head`; return whether so."""
     output = sys.stdout.fileno()
     poll = select.poll()
     poll.register(output, 0)  # errors only
     if closed := bool(poll.poll(0)):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), output)
     return closed
 
 
@@ -171,7 +172,7 @@ def run_as_command(command: Callable[[], Any]) -> int:
         code = command()
         print(end="", flush=True)
     except BrokenPipeError:
-        if not _is_output_closed():
+        if not _drop_closed_output():
             raise
         return 1
     except (UserError, OSError, RuntimeError, MemoryError) as error:

@@ -105,7 +105,10 @@ def require_fitting_schedule(cfg: CfgNode) -> None:
 
 def _require_fitting_steps(steps: list[Any], end: int) -> None:
     """Raise if detectron2 cannot use the steps; it ignores steps after the end of the run."""
-    good = all(isinstance(step, int) and not isinstance(step, bool) for step in steps)
+    good = all(
+        isinstance(step, int | float) and not isinstance(step, bool) and step == step // 1
+        for step in steps
+    )
     if good:
         used = [0, *(step for step in steps if step <= end), end]
         good = all(earlier < later for earlier, later in itertools.pairwise(used))

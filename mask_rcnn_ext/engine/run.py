@@ -77,8 +77,8 @@ def run_job(
         UserError: see `prepare_run` and `Trainer`.
     """
     if args.eval_only:
-        # `launch` also ends the other processes with SIGTERM; they need not say why.
-        with raise_signals() if comm.is_main_process() else contextlib.nullcontext():
+        # `launch` ends several processes with SIGTERM if one fails; they need not say why.
+        with raise_signals() if comm.get_world_size() == 1 else contextlib.nullcontext():
             _evaluate(args, trainer_class, add_keys)
         return
     with prepare_run(args, add_keys=add_keys) as cfg:
@@ -239,6 +239,8 @@ def _warn_of_another_split(cfg: ExtCfgNode) -> None:
     """Warn if the validation part of `--split` is not the one of the training of the weights."""
     part, weights = cfg.MASK_RCNN_EXT.DATA.VAL_JSON, cfg.MODEL.WEIGHTS
     name = os.path.basename(get_split_paths(cfg.OUTPUT_DIR)[1])
+    if not comm.is_main_process():
+        return
     if os.path.basename(part) != name or not is_checkpoint(weights) or not os.path.isfile(weights):
         return
     found: Any = load_contents(weights)

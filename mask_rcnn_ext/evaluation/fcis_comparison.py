@@ -131,8 +131,8 @@ class FCISComparisonEvaluator(DatasetEvaluator):
 
     def _find_category(self, label: int) -> Any:
         """Return the category id of a class; a text that `evaluate` refuses if there is none."""
-        known = self._category_ids
-        return known.get(label, f"class {label}") if known else label
+        known = self._category_ids or {category: category for category in self._truth.cats}
+        return known.get(label, f"class {label}")
 
     def _require_known_classes(self, detections: Detections) -> None:
         """Raise if a detection has a class that the data set lacks: it would count for nothing."""

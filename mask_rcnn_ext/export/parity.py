@@ -12,7 +12,7 @@ from detectron2.structures import Instances
 from scipy.optimize import linear_sum_assignment
 
 from ..data.images import ImageLike
-from ..errors import UserError, count_noun
+from ..errors import UserError, count_noun, say_are
 
 __all__ = ["DetectionDifference", "Tolerance", "compare_instances", "require_parity"]
 
@@ -181,7 +181,7 @@ def require_parity(
         raise UserError(
             f"the exported model finds something else than the model in {len(wrong)} of "
             f"{count_noun(len(images), 'image')}, so it was not kept: "
-            f"{count_noun(deviating, 'detection')} different, {math.floor(allowed)} allowed. "
+            f"{say_are(deviating, 'detection')} different, {math.floor(allowed)} allowed. "
             f"Most in {name}: {wrong[name].describe(tolerance)}"
         )
     every = list(differences.values())

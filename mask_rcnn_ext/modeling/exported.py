@@ -15,6 +15,7 @@ import importlib
 import json
 import logging
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -117,6 +118,7 @@ class Network:
         extra, module = ("onnx", "onnxruntime") if onnx else ("openvino", "openvino")
         self._library = import_extra(module, extra, f"an exported model ({self.path})")
         self._open = self._open_onnx if onnx else self._open_openvino
+        self._opening = threading.Lock()
         self._run: _Run | None = None  # made for the first image, since optimising takes a while
         try:
             texts = self._read_onnx() if onnx else self._read_openvino()
@@ -175,22 +177,28 @@ class Network:
             model = core.read_model(self.path)
         names = [output.get_any_name() for output in model.outputs]  # compiled, they have several
         compiled = core.compile_model(model, "CPU", settings)
-        # A request has room for one image, so each thread needs one of its own.
-        requests = threading.local()
+        # A request has room for one image, so threads that run together need several.
+        free: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
         def run(image: npt.NDArray[np.float32]) -> Iterable[tuple[str, Any]]:
-            if not hasattr(requests, "own"):
-                requests.own = compiled.create_infer_request()
-            return zip(names, requests.own.infer({"image": image}).to_tuple(), strict=True)
+            try:
+                request = free.get_nowait()
+            except queue.Empty:
+                request = compiled.create_infer_request()
+            found = request.infer({"image": image}, share_inputs=True).to_tuple()
+            values = [np.array(value) for value in found]  # the next image replaces them
+            free.put(request)
+            return zip(names, values, strict=True)
 
         return run
 
     def __call__(self, image: npt.NDArray[np.float32]) -> dict[str, torch.Tensor]:
         """Return the fields of the raw `Instances` of an image, (C, H, W), by their names."""
-        if self._run is None:
-            self._run = self._open()
+        with self._opening:
+            if self._run is None:
+                self._run = self._open()
         found = self._run(np.ascontiguousarray(image, dtype=np.float32))
-        return {name: torch.from_numpy(np.array(value)) for name, value in found}
+        return {name: torch.from_numpy(value) for name, value in found}
 
 
 class _Exported(nn.Module):

@@ -22,8 +22,9 @@ def reuse_freed_memory() -> bool:
     """Make the whole process keep freed memory, for its next tensors.
 
     The process then holds the memory that it once needed at the same time, and up to about a third
-    more, because blocks of other sizes leave gaps. All threads share this memory, except those that
-    run already, or if the user has chosen `MALLOC_ARENA_MAX`: such threads keep a part only.
+    more, because blocks of other sizes leave gaps. Threads that start later
+    usually share this memory. Other threads keep a part of theirs only, and so do all but the main
+    one if the user has chosen `MALLOC_ARENA_MAX`.
 
     Returns:
         Whether it does. It does not without glibc, and if the user has chosen glibc's settings with
@@ -38,9 +39,9 @@ def reuse_freed_memory() -> bool:
     except AttributeError:  # musl, the C library of Alpine Linux
         return False
     never_trims = set_option(_M_TRIM_THRESHOLD, -1)
-    # Older versions of glibc accept 32 MB at most. With no maps at all, no block goes back.
     if "MALLOC_ARENA_MAX" not in os.environ:  # the memory of another arena is returned
         set_option(_M_ARENA_MAX, 1)
+    # Older versions of glibc accept 32 MB at most. With no maps at all, no block goes back.
     return bool(
         never_trims and (set_option(_M_MMAP_THRESHOLD, _LARGEST) or set_option(_M_MMAP_MAX, 0))
     )

@@ -158,7 +158,11 @@ def _make_heatmaps_contiguous(model: nn.Module) -> None:
     """Let detectron2's keypoint loss view heatmaps as rows, which channels_last does not allow."""
     for head in model.modules():
         if isinstance(head, KRCNNConvDeconvUpsampleHead):
-            head.score_lowres.register_forward_hook(lambda _layer, _inputs, maps: maps.contiguous())
+            head.score_lowres.register_forward_hook(_make_contiguous)
+
+
+def _make_contiguous(_layer: nn.Module, _inputs: Any, maps: torch.Tensor) -> torch.Tensor:
+    return maps.contiguous()
 
 
 def prepare_memory(cfg: CfgNode) -> None:

@@ -295,7 +295,7 @@ def predict_video(
         logger.warning(
             "%s does not tell its frame rate: the video with masks has %g frames per second, and "
             "may play too fast or too slowly. The times in the json are right.",
-            *(video.source, frames.fps / every),
+            *(video.name, frames.fps / every),
         )
     tracker, numbers = Tracker(patience=max(1, round(frames.fps / every))), set[int]()
     tracks = _TrackFile(

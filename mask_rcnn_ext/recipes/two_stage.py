@@ -28,7 +28,7 @@ from ..data.catalog import require_datasets
 from ..engine.run import prepare_run
 from ..engine.trainer import Trainer
 from ..errors import UserError
-from ..modeling.building import build_model
+from ..modeling.building import SkipRandomWeights, build_model
 from ..modeling.checks import (
     check_registry_names,
     is_generalized_rcnn,
@@ -89,7 +89,9 @@ def make_first_stage(cfg: CfgNode, opts: list[str], folder: str = "rpn") -> CfgN
     require_fitting_training_data(rpn)
     if ext.FREEZE and "MASK_RCNN_EXT.FREEZE" not in opts[::2]:
         # The RPN's backbone has no stages that only the heads read, such as FCIS's res5.
-        known = {name for name, _ in build_model(rpn).named_modules(remove_duplicate=False)}
+        with SkipRandomWeights():
+            model = build_model(rpn)
+        known = {name for name, _ in model.named_modules(remove_duplicate=False)}
         ext.FREEZE = [p for p in ext.FREEZE if p in known or not is_within(p, ("backbone",))]
     rpn.freeze()
     return rpn

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import count_noun
+from ..errors import say_are
 from ..files import atomic_open, write_json
 from ..overlap.analysis.analysis import Analysis
 from ..overlap.analysis.run_analysis import NO_THRESHOLD
@@ -113,7 +113,7 @@ def _shorten(sentences: list[str]) -> list[str]:
     if len(pictures) <= _MOST_PROBLEMS:
         return found
     rest = [sentence for sentence in found if sentence not in pictures]
-    more = f"{count_noun(len(pictures) - _MOST_PROBLEMS, 'more picture')} left out in the same way."
+    more = f"{say_are(len(pictures) - _MOST_PROBLEMS, 'more picture')} left out in the same way."
     return [*pictures[:_MOST_PROBLEMS], more, *rest]
 
 

@@ -94,12 +94,15 @@ def test_annotations_get_positive_ids_of_their_own(ids, expected):
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "image ids twice": (
         content(images=[entry(1), entry(2), entry(2), entry(1)]),
-        "2 image ids more than once in the list: 1, 2",
+        "2 image ids are more than once in the list: 1, 2",
     ),
-    "the same number": (content(images=[entry(1), entry(1, id="01")]), "1 image id more than once"),
+    "the same number": (
+        content(images=[entry(1), entry(1, id="01")]),
+        "1 image id is more than once",
+    ),
     "category ids twice": (
         content(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]),
-        "1 category id more than once in the list: 1",
+        "1 category id is more than once in the list: 1",
     ),
     "no id": (
         content(images=[entry(1), entry(2, id=...)]),

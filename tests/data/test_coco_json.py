@@ -89,11 +89,11 @@ def test_all_faults_are_reported_in_one_message(folder):
     first, *lines = str(error.value).split("\n")
     parts = [
         "1 of 6 images has no usable `id`",
-        "1 image id more than once in the list: 3",
+        "1 image id is more than once in the list: 3",
         "1 of 5 annotations has an unknown image_id",
         "1 of 4 annotations has an unknown category_id",
         "1 of 3 categories has no name",
-        "1 name used twice",
+        "1 name is used twice",
         "1 of 6 images has no `file_name`",
         "1 of 6 image files are missing: 4.png",
         "1 image file cannot be used",

@@ -1,5 +1,7 @@
 """`ImageMapper` is detectron2's mapper, with images that are named when they cannot be used."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from PIL import Image, ImageOps
 from pycocotools import mask as mask_util
 from tiny_model import tiny_cfg
 
+from mask_rcnn_ext.data.bad_images import NamedErrors, WrongKey
 from mask_rcnn_ext.data.loader import seed_everything
 from mask_rcnn_ext.data.mapper import ImageMapper
 from mask_rcnn_ext.errors import UserError
@@ -121,13 +124,18 @@ def test_an_image_that_cannot_be_used_is_named(tmp_path):
 @pytest.mark.parametrize("bitmap", [False, True])
 def test_masks_that_are_no_polygons_name_the_key(tmp_path, bitmap):
     record = draw_record(tmp_path / "x.png", "rle")
-    if bitmap:
-        mask = record["annotations"][2]
-        mask["segmentation"] = mask_util.decode(mask["segmentation"])
+    for annotation in record["annotations"] if bitmap else ():
+        annotation["segmentation"] = mask_util.decode(annotation["segmentation"])
     cfg = tiny_cfg()
     cfg.INPUT.MASK_FORMAT = "polygon"
-    with pytest.raises(UserError, match=r"x\.png: INPUT.MASK_FORMAT is polygon, but the mask of"):
-        ImageMapper(cfg, is_train=True)(record)
+    mapper = NamedErrors(ImageMapper(cfg, is_train=True))  # no image is skipped for it
+    with pytest.raises(WrongKey, match=r"x\.png: INPUT.MASK_FORMAT is polygon, but the mask of"):
+        mapper(copy.deepcopy(record))
+    for annotation in record["annotations"]:
+        annotation["iscrowd"] = 1
+    assert len(mapper(copy.deepcopy(record))["instances"]) == 0
+    for annotation in record["annotations"]:
+        annotation["iscrowd"] = 0
     cfg.MODEL.MASK_ON = False
     assert len(ImageMapper(cfg, is_train=True)(record)["instances"]) == 3
 

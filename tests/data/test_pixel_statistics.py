@@ -92,7 +92,8 @@ def test_keys_that_do_not_fit_are_refused(keys, message):
         ([], True),
         (["MODEL.PIXEL_MEAN", "[1.0]"], False),
         (["MODEL.PIXEL_MEAN", "[1.0]", "INPUT.FORMAT", "L"], True),
-        (["INPUT.FORMAT", "L"], False),
+        (["MODEL.PIXEL_MEAN", "[1.0]", "INPUT.FORMAT", "RGB"], False),
+        (["INPUT.FORMAT", "L"], True),
         (["MODEL.PIXEL_MEAN", "[1.0]", "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS", "1"], True),
         (["MODEL.PIXEL_MEAN", "[1.0]", "INPUT.FORMAT", "YCbCr"], True),
     ],
@@ -103,10 +104,10 @@ def test_a_model_of_other_channels_than_the_reader_gives_is_refused(keys, fits):
     if fits:
         require_colours(cfg)
         return
-    message = r"PIXEL_MEAN: expected one value for each channel, \d with"
+    message = "PIXEL_MEAN: expected one value for each channel, 3 with"
     with pytest.raises(UserError, match=message):
         ImageMapper(cfg, is_train=True)
-    with pytest.raises(UserError, match=rf"{message}|expected BGR or RGB"):
+    with pytest.raises(UserError, match=message):
         Predictor(cfg)
 
 

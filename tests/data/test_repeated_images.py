@@ -52,7 +52,7 @@ def test_one_file_under_two_ids_or_names(tmp_path):
     train.content["images"].append(entry(9, file_name="a"))
     train.image_paths.append(train.image_paths[0])
     (found,) = find_repeated_images({"train": train})
-    said = f"{train.path}: 2 images listed more than once: a (ids 1, 9), b = c (ids 2"
+    said = f"{train.path}: 2 images are listed more than once: a (ids 1, 9), b = c (ids 2"
     assert said in found.text
     assert found.groups == [[("train", 0), ("train", 4)], [("train", 1), ("train", 2)]]
 

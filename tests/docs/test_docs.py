@@ -208,6 +208,11 @@ def message_texts() -> str:
     return "\n".join(texts)
 
 
+def test_no_page_has_the_marks_of_two_versions():
+    marked = [page for page in PAGES if re.search(r"^(<{7}|>{7}) ", read(page), re.MULTILINE)]
+    assert marked == []
+
+
 def test_every_message_in_troubleshooting_is_in_the_code():
     messages = re.findall(r"\*\*`([^`]+)`\*\*", read("docs/troubleshooting.md"))
     assert len(messages) > 35

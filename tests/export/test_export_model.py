@@ -103,7 +103,8 @@ def test_a_changed_weight_is_noticed_and_nothing_stays(
 
     monkeypatch.setattr(exporting, "write_onnx", write_other)
     said = (
-        r"in 4 of 4 images.*detections different, 0 allowed. Most in .*: .*mask IoU 0\.\d+ \(limit"
+        r"in 4 of 4 images.*detections are different, 0 allowed. "
+        r"Most in .*: .*mask IoU 0\.\d+ \(limit"
     )
     with pytest.raises(UserError, match=said):
         export_model(cfg, tmp_path / "out", images)

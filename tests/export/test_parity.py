@@ -96,7 +96,7 @@ def test_the_image_that_differs_most_is_named():
         return require_parity(*both, images, tolerance, threshold=0.05, limit=100)
 
     with pytest.raises(
-        UserError, match=r"1 of 3 .* 1 detection different, 0 allowed. Most in b: 1 det"
+        UserError, match=r"1 of 3 .* 1 detection is different, 0 allowed. Most in b: 1 det"
     ):
         measure("abc", Tolerance(share=0.33))
     assert measure("abc", Tolerance(share=0.34))["deviating"] == 1

@@ -19,7 +19,7 @@ def make_pair(inputs, outputs, bias=True):
     return layer, convolved
 
 
-@pytest.fixture(autouse=True, params=[1, 2])
+@pytest.fixture
 def threads(request):
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
@@ -40,6 +40,8 @@ def calls(monkeypatch):
     return found
 
 
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [100, 333])
 def test_large_products_are_equal_up_to_rounding(rows, bias, calls):
@@ -93,6 +95,8 @@ def test_a_model_changes_only_where_products_are_slow(slow, monkeypatch):
     assert list(model.state_dict()) == keys
 
 
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
 @pytest.mark.parametrize("shape", [(2, 8, 9, 11), (0, 8, 9, 11)])
 def test_convolutions_of_one_cell_are_computed_by_onednn(shape, monkeypatch):
     class OwnConv2d(nn.Conv2d):
@@ -116,6 +120,8 @@ def test_convolutions_of_one_cell_are_computed_by_onednn(shape, monkeypatch):
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("threads", [1], indirect=True)
 @pytest.mark.parametrize(
     ("layer", "shape"), [(nn.Conv2d(8, 16, 1), (1, 8, 60, 60)), (nn.Linear(200, 150), (150, 200))]
 )
@@ -123,7 +129,6 @@ def test_one_thread_calls_onednn(layer, shape, monkeypatch):
     if not torch.backends.mkldnn.is_available():
         pytest.skip("this PyTorch has no oneDNN")
     monkeypatch.setattr(onednn_products, "has_slow_products", lambda: True)
-    torch.set_num_threads(1)
     model = copy.deepcopy(nn.Sequential(layer)).requires_grad_(False)
     use_onednn_products(model)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:

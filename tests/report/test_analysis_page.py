@@ -165,7 +165,7 @@ def test_pictures_that_have_gone_are_said_shortly(run_folder):
     write_report(run_folder, test_names=["own_val"])
     text = Page(run_folder / "report.html").text
     assert text.count("A picture is left out: ") == 3
-    assert "6 more pictures left out in the same way." in text  # 9 images
+    assert "6 more pictures are left out in the same way." in text  # 9 images
     assert "Confusion matrix" in text
     assert not (run_folder / "predictions.png").exists()
 

@@ -84,16 +84,18 @@ def _guess_folder(path: Path) -> list[str]:
     inner = [p for p in sorted(path.iterdir()) if p.is_dir()]
     jsons = sorted(path.glob("*.json")) or sorted(path.glob("*/*.json"))
     of_json = _guess_json(read_json_or_none(jsons[0])) if jsons else []
+    yolo = any(path.glob("*.y*ml")) or any(path.glob("labels/**/*.txt"))
     signs = {
-        "yolo": any(path.glob("*.y*ml")) or any(path.glob("labels/**/*.txt")),
+        "yolo": yolo,
         "labelme": of_json == ["labelme"],
-        "label-studio": of_json == ["label-studio"],
+        "label-studio": of_json == ["label-studio"]
+        and (jsons[0].parent == path or jsons[0].name == "tasks.json"),
         "voc": (path / "SegmentationObject").is_dir(),
         "cvat": (path / "annotations.xml").is_file(),
         "cityscapes": (path / "gtFine").is_dir(),
         "dsb": any((p / "masks").is_dir() and (p / "images").is_dir() for p in inner),
         "id-images": (path / "images").is_dir()
-        and (any(path.glob("masks/*.*")) or any(path.glob("labels/*.png"))),
+        and (any(path.glob("masks/*.*")) or (not yolo and any(path.glob("labels/*.png")))),
     }
     return [name for name, held in signs.items() if held]
 

@@ -70,7 +70,13 @@ def _find_files(source: Path) -> dict[str, Path]:
     if not splits:
         found = name_some([path.name for path in inside], 3) or "none"
         raise UserError(f"{source}: expected the json of an export in this folder, found {found}")
-    return {name_split(name): path for name, path in splits.items()}
+    files: dict[str, Path] = {}
+    for name, path in splits.items():
+        split = name_split(name)
+        if split in files:
+            raise UserError(f"{files[split]} and {path} are both of the split {split}: join them")
+        files[split] = path
+    return files
 
 
 def _read_tasks(source: Path, split: str, builder: DatasetBuilder) -> None:

@@ -266,3 +266,10 @@ def test_the_folder_of_an_export(tmp_path):
         read(tmp_path, "label-studio")
     with pytest.raises(UserError, match="in this folder, found none"):
         read(tmp_path / "images", "label-studio")
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path):
+    for name in ("val", "validation"):
+        make(tmp_path / name, task(), name="a_b.png").rename(tmp_path / name / "tasks.json")
+    with pytest.raises(UserError, match=r"val/tasks\.json and .*tion/tasks\.json are both of the"):
+        read(tmp_path, "label-studio")
