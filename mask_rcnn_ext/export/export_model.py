@@ -116,8 +116,9 @@ def export_model(
         metadata["parity"] = _check_parity(predictor, path, chosen, tolerance)
         if int8:
             float_path, path = path, f"{stem}_int8{EXPORT_FORMATS[format]}"
-            used = _calibrate(predictor, stem, images, calibration_images)
-            if format == "openvino":
+            openvino = format == "openvino"
+            used = _calibrate(predictor, stem, images, calibration_images, openvino=openvino)
+            if openvino:
                 convert_to_openvino(f"{stem}_int8.onnx", path)
             write_metadata(path, metadata)
             metadata["int8"] = _check_int8(cfg, float_path, path, used, max_ap_loss)
@@ -126,14 +127,20 @@ def export_model(
 
 
 def _calibrate(
-    predictor: Predictor, stem: str, images: Sequence[str | os.PathLike[str]], limit: int
+    predictor: Predictor,
+    stem: str,
+    images: Sequence[str | os.PathLike[str]],
+    limit: int,
+    *,
+    openvino: bool,
 ) -> int:
     """Write `STEM_int8.onnx`, calibrated on the images or on some of them; return their number."""
     used = [images[index] for index in spread_evenly(len(images), limit)]
     of_all = f"of {count_noun(len(images), 'image')} (--calibration-images)"
     logger.info("int8 is calibrated on %d %s", len(used), of_all)
     prepared = (predictor.prepare(image)["image"].numpy() for image in used)
-    quantize_onnx(f"{stem}.onnx", f"{stem}_int8.onnx", prepared, len(used))
+    target = f"{stem}_int8.onnx"
+    quantize_onnx(f"{stem}.onnx", target, prepared, len(used), openvino=openvino)
     return len(used)
 
 

@@ -32,6 +32,8 @@ def quantize_onnx(
     target: str | os.PathLike[str],
     images: Iterable[npt.NDArray[np.float32]],
     count: int,
+    *,
+    openvino: bool = False,
 ) -> None:
     """Write the quantized form of an ONNX file; the memory does not grow with the number of images.
 
@@ -40,6 +42,9 @@ def quantize_onnx(
         target: a file to write.
         images: (C, H, W) each, as the network takes them. One is in memory at a time.
         count: the number of images.
+        openvino: write a file for OpenVINO, which rounds only what enters a layer. It computes
+            wrong values where a limited activation, as in EfficientNet-Lite, is replaced by the
+            rounding of the layer before. ONNX Runtime needs rounded outputs to be fast.
 
     Raises:
         UserError: onnx or ONNX Runtime is missing.
@@ -58,7 +63,10 @@ def quantize_onnx(
             per_channel=True,
             activation_type=library.QuantType.QUInt8,
             weight_type=library.QuantType.QInt8,
-            extra_options={"CalibStridedMinMax": 1},  # keeps the ranges of one image at a time
+            extra_options={
+                "CalibStridedMinMax": 1,  # keeps the ranges of one image at a time
+                "OpTypesToExcludeOutputQuantization": list(LAYERS) if openvino else [],
+            },
         )
 
 

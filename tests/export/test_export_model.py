@@ -295,7 +295,9 @@ def test_the_memory_of_a_calibration_does_not_grow_with_the_images(
     monkeypatch.setattr(calibrater, "compute_data", spy)
     shutil.copy(onnx_path, tmp_path)
     with caplog.at_level("INFO"):
-        used = exporting._calibrate(Predictor(cfg), str(tmp_path / "model"), images * 2, 5)
+        used = exporting._calibrate(
+            Predictor(cfg), str(tmp_path / "model"), images * 2, 5, openvino=False
+        )
     assert used == 5
     assert "calibrated on 5 of 6 images (--calibration-images)" in caplog.text
     assert max(held) == 1

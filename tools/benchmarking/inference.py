@@ -186,8 +186,9 @@ def _quantize(file: Path, image: npt.NDArray[np.uint8], engine: str) -> Path:
     """Write the int8 form of an ONNX file, calibrated on the image, whatever AP it loses."""
     target = file.with_name("model_int8.onnx")
     predictor = Predictor(file)
-    quantize_onnx(file, target, [predictor.prepare(image)["image"].numpy()], 1)
-    if engine == "openvino":
+    openvino, pixels = engine == "openvino", predictor.prepare(image)["image"].numpy()
+    quantize_onnx(file, target, [pixels], 1, openvino=openvino)
+    if openvino:
         convert_to_openvino(target, target.with_suffix(".xml"))
         target = target.with_suffix(".xml")
     write_metadata(target, Network(file).metadata)
