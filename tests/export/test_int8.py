@@ -73,6 +73,21 @@ def test_a_layer_is_rounded_after_its_activation(files):
     assert 0 < np.std(found - expected) < 0.05 * np.std(expected)
 
 
+def test_openvino_gets_a_layer_that_is_rounded_where_it_enters_the_next(files, tmp_path):
+    """Replaced by a rounding, the activation of EfficientNet-Lite is computed wrongly there."""
+    openvino = pytest.importorskip("openvino", reason='needs pip install "mask_rcnn_ext[openvino]"')
+    _, images, path, _ = files
+    target = tmp_path / "openvino.onnx"
+    quantize_onnx(path, target, images[:3], 3, openvino=True)
+    nodes = onnx.load(str(target)).graph.node
+    first = next(node for node in nodes if node.op_type == "Conv")
+    assert [n.op_type for n in nodes if first.output[0] in n.input] in (["Relu"], ["Clip"])
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled = openvino.Core().compile_model(str(target), "CPU", settings)
+    expected, found = run(path, images[3])[0], compiled({"image": images[3]})[0]
+    assert 0 < np.std(found - expected) < 0.05 * np.std(expected)
+
+
 def test_an_activation_without_a_layer_stays_in_float32(files):
     _, images, path, int8_path = files
     np.testing.assert_array_equal(run(int8_path, images[3])[1], run(path, images[3])[1])
