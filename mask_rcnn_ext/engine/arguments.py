@@ -37,12 +37,7 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
         epilog=epilog or _EXAMPLES.format(script=sys.argv[0]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--config-file",
-        default="",
-        metavar="FILE",
-        help="a yaml, or the name of one of our configs",
-    )
+    parser.add_argument("--config-file", default="", metavar="FILE", help="path to config file")
     parser.add_argument("--resume", action="store_true", help=_RESUME)
     parser.add_argument("--eval-only", action="store_true", help="perform evaluation only")
     parser.add_argument("--num-gpus", type=int, default=1, help="number of gpus *per machine*")
