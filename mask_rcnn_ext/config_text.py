@@ -101,7 +101,7 @@ def require_unique_keys(text: str, source: str) -> None:
                 raise UserError(
                     f"{source}: line {name.start_mark.line + 1} has the key "
                     f"{shorten(name.value)!r} a second time, and only its last value would count. "
-                    "Put all values under one key"
+                    "Put all values under one key, or remove one of the lines"
                 )
             keys.add(name.value)
 

@@ -143,10 +143,14 @@ def require_colours(cfg: CfgNode) -> None:
     image (`INPUT.FORMAT` "L") becomes as many channels as `MODEL.PIXEL_MEAN` has values.
 
     Raises:
-        UserError: `MODEL.PIXEL_MEAN` has another number of values.
+        UserError: `MODEL.PIXEL_MEAN` has another number of values, or the readers do not give
+            `INPUT.FORMAT`.
     """
-    in_colour, found = cfg.INPUT.FORMAT in ("BGR", "RGB"), len(cfg.MODEL.PIXEL_MEAN)
-    if in_colour and not cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS and found != 3:
+    if cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS:
+        return
+    require_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("BGR", "RGB", "L"))
+    found = len(cfg.MODEL.PIXEL_MEAN)
+    if cfg.INPUT.FORMAT != "L" and found != 3:
         raise UserError(
             "MODEL.PIXEL_MEAN: expected one value for each channel, 3 with INPUT.FORMAT "
             f"{cfg.INPUT.FORMAT}, got {found}. For images with other channels, set "

@@ -111,7 +111,8 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
         if self._only_processed and self._coco_api.imgs and not self._predictions:
             raise UserError(
                 f"{self._metadata.name}: not one of its {len(self._coco_api.imgs)} image(s) could "
-                "be used, so there is nothing to evaluate. Is the disk with the images mounted?"
+                "be used, so there is nothing to evaluate. Mount the disk with the images, or "
+                "correct their folder"
             )
         if any("proposals" in prediction for prediction in self._predictions):
             names = [f"AR{size}@{limit}" for limit in (100, 1000) for size in ("", "s", "m", "l")]

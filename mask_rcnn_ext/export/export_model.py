@@ -99,6 +99,7 @@ def export_model(
     if format == "safetensors":
         return _export_weights(cfg, Path(output), int8)
     require_range("--calibration-images", calibration_images, 1)
+    require_range("--max-ap-loss", max_ap_loss, 0)
     require_exportable(cfg)
     _require_libraries(format, int8)
     _require_own(Path(output), f"model{'_int8' * int8}{EXPORT_FORMATS[format]}")

@@ -95,7 +95,6 @@ def test_keys_that_do_not_fit_are_refused(keys, message):
         (["MODEL.PIXEL_MEAN", "[1.0]", "INPUT.FORMAT", "RGB"], False),
         (["INPUT.FORMAT", "L"], True),
         (["MODEL.PIXEL_MEAN", "[1.0]", "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS", "1"], True),
-        (["MODEL.PIXEL_MEAN", "[1.0]", "INPUT.FORMAT", "YCbCr"], True),
     ],
 )
 def test_a_model_of_other_channels_than_the_reader_gives_is_refused(keys, fits):
@@ -109,6 +108,16 @@ def test_a_model_of_other_channels_than_the_reader_gives_is_refused(keys, fits):
         ImageMapper(cfg, is_train=True)
     with pytest.raises(UserError, match=message):
         Predictor(cfg)
+
+
+@pytest.mark.parametrize("name", ["RGBA", "rgb", "YUV-BT.601", "I;16"])
+def test_a_format_that_is_not_read_is_refused_before_a_training(name):
+    cfg = get_cfg()
+    cfg.INPUT.FORMAT = name
+    with pytest.raises(UserError, match=r"INPUT\.FORMAT: expected"):
+        ImageMapper(cfg, is_train=True)
+    cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS = 4  # read by another reader
+    require_colours(cfg)
 
 
 def test_a_damaged_image_is_left_out_if_the_run_skips_it(tmp_path):

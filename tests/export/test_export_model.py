@@ -185,6 +185,8 @@ def test_wrong_files_and_options(onnx_path, tmp_path, cfg, images):
             export_model(other, tmp_path / "out", images)
     with pytest.raises(UserError, match="--calibration-images: expected 1 or more, got 0"):
         export_model(cfg, tmp_path / "out", images, int8=True, calibration_images=0)
+    with pytest.raises(UserError, match="--max-ap-loss: expected 0 or more, got nan"):
+        export_model(cfg, tmp_path / "out", images, int8=True, max_ap_loss=float("nan"))
     with pytest.raises(UserError, match="expected onnx, openvino or safetensors, got 'pdf'"):
         export_model(cfg, tmp_path / "out", images, format="pdf")
     blind = cfg.clone()

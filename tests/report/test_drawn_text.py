@@ -104,3 +104,9 @@ def test_the_score_of_a_long_name_is_in_the_picture():
         for score in (0.12, 0.97)
     )
     assert (first != second).any()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x1c", "\x85", "\u2029"])
+def test_the_end_of_a_line_is_a_space(end):
+    assert STYLE.measure(f"a{end}b") == STYLE.measure("a b")
+    np.testing.assert_array_equal(drawn(f"a{end}b"), drawn("a b"))

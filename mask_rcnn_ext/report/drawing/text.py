@@ -74,6 +74,8 @@ class TextStyle:
         """Yield runs of text with the path of a font that has their letters."""
         run, font = "", self._base
         for letter in text:
+            if letter.splitlines() != [letter]:
+                letter = " "  # Pillow's layout refuses the end of a line
             # A run goes on as long as its font can: the parts of a syllable stay together.
             chosen = font if _has(font, letter) else _find_font(letter, self._base)
             if chosen != font and run:
