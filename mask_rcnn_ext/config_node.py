@@ -21,10 +21,8 @@ from detectron2.utils.file_io import PathManager
 from .config_text import (
     DumperWithoutAliases,
     LoaderWithoutAliases,
+    check_text,
     explain_group,
-    require_few_values,
-    require_keys,
-    require_unique_keys,
 )
 from .errors import UserError, nearest, shorten
 from .old_names import move_old_nodes, rename_old_key, rename_old_parts
@@ -81,10 +79,7 @@ class ExtCfgNode(CfgNode):
     def _open_cfg(cls, filename: str) -> IO[str]:
         with super()._open_cfg(filename) as file:
             text = file.read()
-        if "&" in text and "*" in text:
-            require_few_values(text, filename)
-        require_keys(text, filename)
-        require_unique_keys(text, filename)
+        check_text(text, filename)
         return io.StringIO(text)
 
     def merge_from_text(self, text: str, source: str) -> None:

@@ -9,10 +9,8 @@ from .errors import UserError, shorten
 __all__ = [
     "DumperWithoutAliases",
     "LoaderWithoutAliases",
+    "check_text",
     "explain_group",
-    "require_few_values",
-    "require_keys",
-    "require_unique_keys",
 ]
 
 _TEXT = "tag:yaml.org,2002:str"
@@ -37,7 +35,21 @@ class DumperWithoutAliases(yaml.SafeDumper):
         return True
 
 
-def require_few_values(text: str, source: str) -> None:
+def check_text(text: str, source: str) -> None:
+    """Check the text of a yaml.
+
+    Raises:
+        UserError: the text is not made of keys and values, has a key twice in one place, or has
+            aliases that stand for a huge tree, or for one that contains itself.
+    """
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if "&" in text and "*" in text:
+        _require_few_values(root, source)
+    _require_keys(root, source)
+    _require_unique_keys(root, source)
+
+
+def _require_few_values(root: yaml.Node | None, source: str) -> None:
     """Refuse a yaml if its aliases stand for a huge tree, or for a tree that contains itself."""
     sizes: dict[int, int] = {}
 
@@ -51,7 +63,6 @@ def require_few_values(text: str, source: str) -> None:
             raise UserError(f"{source}: an alias (*) stands for a value that contains the alias")
         return sizes[id(node)]
 
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
     total = count(root) if root is not None else 0
     if total > _MOST_VALUES:
         raise UserError(
@@ -60,9 +71,8 @@ def require_few_values(text: str, source: str) -> None:
         )
 
 
-def require_keys(text: str, source: str) -> None:
+def _require_keys(root: yaml.Node | None, source: str) -> None:
     """Refuse a yaml that is not made of keys and values; detectron2 looks into it unchecked."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{source}: expected keys and values, got {_show(root)}")
     for key, value in root.value:
@@ -83,10 +93,9 @@ def require_keys(text: str, source: str) -> None:
                 groups.append(value)
 
 
-def require_unique_keys(text: str, source: str) -> None:
+def _require_unique_keys(root: yaml.Node | None, source: str) -> None:
     """Refuse a yaml with a key twice in one place: PyYAML would drop the first of the values."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    nodes, known = [root] if root is not None else [], set()
+    nodes, known = [root], set[int]()
     while nodes:
         node = nodes.pop()
         if id(node) in known or not isinstance(node, yaml.CollectionNode):
