@@ -97,6 +97,9 @@ def _add_shapes(
         place = f"{file}, shape {number}"
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
             raise UserError(f"{place}: expected an object with a `label`")
+        if shape["label"] in _NO_CLASSES:
+            builder.notes.add(f"shape of the label {shape['label']}: left out", place)
+            continue
         group = shape.get("group_id")
         if isinstance(group, list | dict):
             raise UserError(f"{place}: `group_id`: expected a number, got {shorten(group)}")

@@ -2,7 +2,8 @@
 
 The numbers are palette indices; CVAT and datumaro write the colours of the palette instead. 0 is
 background, 255 is void: pixels that do not count. The classes are in `labelmap.txt`, which CVAT
-writes; without this file they are the 20 classes of Pascal VOC.
+writes, or in `class_names.txt`, which LabelMe's `labelme2voc.py` writes; without these files they
+are the 20 classes of Pascal VOC.
 """
 
 from pathlib import Path
@@ -32,7 +33,7 @@ from .id_images import draw_objects
 
 __all__ = ["read_voc", "write_voc"]
 
-_LABELMAP = "labelmap.txt"
+_LABELMAP, _CLASS_NAMES = "labelmap.txt", "class_names.txt"
 _BACKGROUND, _VOID = 0, 255
 _CLASSES = [
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -67,7 +68,7 @@ def read_voc(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
         if not folder.is_dir():
             raise UserError(f"folder not found: {folder}")
     root = images or source / "JPEGImages"
-    names, colors = _read_labelmap(source / _LABELMAP)
+    names, colors = _read_classes(source, notes)
     builder = DatasetBuilder(root, notes, names)
     pictures = index_images(root)
     for split, stem, place in _list_stems(source, objects, notes):
@@ -85,10 +86,25 @@ def read_voc(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
     return builder.finish(str(source))
 
 
-def _read_labelmap(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
+def _read_classes(source: Path, notes: IssueCounter) -> tuple[list[str], npt.NDArray[np.uint8]]:
     """Return the names of the classes 1, 2, ... and the colour of each class number."""
+    if (source / _LABELMAP).is_file():
+        return _read_labelmap(source / _LABELMAP)
+    path = source / _CLASS_NAMES
     if not path.is_file():
+        notes.add(f"no {_LABELMAP}: the classes are Pascal VOC's 20", source)
         return _CLASSES, PALETTE
+    names = [line for _, line in read_lines(path)]
+    _require_classes(path, names, "_background_")
+    return names[1:], PALETTE
+
+
+def _require_classes(path: Path, names: list[str], first: str) -> None:
+    if not names or names[0].lower() != first or len(names) > _VOID:
+        raise UserError(f"{path}: expected `{first}` and then at most {_VOID - 1} classes")
+
+
+def _read_labelmap(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
     names: list[str] = []
     colors = PALETTE.copy()
     for number, line in read_lines(path):
@@ -107,8 +123,7 @@ def _read_labelmap(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
                 f"{path}, line {number}: expected NAME:R,G,B::, got {line!r}"
             ) from error
         names.append(fields[0])
-    if not names or names[0].lower() != "background" or len(names) > _VOID:
-        raise UserError(f"{path}: expected `background` and then at most {_VOID - 1} classes")
+    _require_classes(path, names, "background")
     return names[1:], colors
 
 
@@ -169,7 +184,10 @@ def _add_objects(
         if np.count_nonzero(counts) > 1:
             builder.notes.add("object of several classes: the most frequent is read", place)
         if number > len(builder.classes):
-            raise UserError(f"{place}: class number {number}, of {len(builder.classes)} classes")
+            raise UserError(
+                f"{place}: class number {number}, of {len(builder.classes)} classes. Name the "
+                f"classes in {path.parent.parent / _LABELMAP}"
+            )
         builder.add_object(image, builder.classes[number - 1], place, parts=[mask])
 
 

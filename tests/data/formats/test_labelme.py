@@ -117,6 +117,21 @@ def test_classes_come_from_labels_txt_or_the_alphabet(tmp_path):
         read(root, "labelme")
 
 
+def test_shapes_to_ignore_are_no_objects(tmp_path):
+    """As in the tool's labelme2coco.py, with and without a list of the labels."""
+    root = make(tmp_path, shape("dog"), shape("__ignore__"), shape("_background_"))
+    for text in (None, "__ignore__\n_background_\ndog\n"):
+        if text:
+            (root / "labels.txt").write_text(text, encoding="utf-8")
+        dataset, counted = read(root, "labelme")
+        assert classes_of(dataset) == ["dog"]
+        assert len(only(dataset)["annotations"]) == 1
+        assert counted == {
+            "shape of the label __ignore__: left out": 1,
+            "shape of the label _background_: left out": 1,
+        }
+
+
 def test_images_next_to_above_and_elsewhere(tmp_path):
     make(tmp_path / "in" / "x", shape(), name="1")
     make(tmp_path / "in" / "y", shape(), name="2", imagePath="..\\..\\bilder\\é 2.png")

@@ -47,6 +47,7 @@ def make_voc(root, lists):
         listed = root / "ImageSets" / "Segmentation" / f"{split}.txt"
         listed.parent.mkdir(parents=True, exist_ok=True)
         listed.write_text("".join(f"{name}\n" for name in names))
+    (root / "labelmap.txt").write_text("background:0,0,0::\ncat:128,0,0::\n")
     return root
 
 

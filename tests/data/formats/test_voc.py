@@ -52,7 +52,22 @@ def test_indices_and_void(tmp_path):
     objects, _ = numbers()
     for value, mask in enumerate(masks_of(dataset), 1):
         np.testing.assert_array_equal(mask, objects == value)
+    assert counted == {"no labelmap.txt: the classes are Pascal VOC's 20": 1}
+
+
+def test_labelme_names_the_classes_in_another_file(tmp_path):
+    objects, classes = numbers()
+    classes[classes == 15], classes[classes == 8] = 1, 2
+    make(tmp_path, objects, classes)
+    names = tmp_path / "class_names.txt"
+    names.write_text("_background_\nscratch\ndent", encoding="utf-8")
+    dataset, counted = read(tmp_path, "voc")
+    assert classes_of(dataset) == ["scratch", "dent"]
+    assert [a["category_id"] for a in only(dataset)["annotations"]] == [1, 2]
     assert counted == {}
+    names.write_text("scratch\ndent\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"class_names\.txt: expected `_background_` and then"):
+        read(tmp_path, "voc")
 
 
 def test_colours_of_a_labelmap(tmp_path):
@@ -92,6 +107,7 @@ def test_objects_without_one_class(tmp_path):
     assert counted == {
         "object of several classes: the most frequent is read": 1,
         "object without a class: left out": 1,
+        "no labelmap.txt: the classes are Pascal VOC's 20": 1,
     }
 
 
