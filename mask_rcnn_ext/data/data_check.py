@@ -246,13 +246,14 @@ def _find_unlisted_files(splits: dict[str, SplitCheck]) -> list[Finding]:
     listed = {os.path.realpath(p) for c in splits.values() for p in c.file.image_paths if p}
     found = []
     for root in dict.fromkeys(os.path.realpath(check.image_root) for check in splits.values()):
-        files = (os.path.join(top, name) for top, _, names in os.walk(root) for name in names)
-        images = [p for p in files if os.path.splitext(p)[1].lower() in IMAGE_SUFFIXES]
+        files = (os.path.join(top, name) for top, _, inside in os.walk(root) for name in inside)
+        shown = (p for p in files if os.sep + "." not in p.removeprefix(root))  # not hidden
+        images = [p for p in shown if os.path.splitext(p)[1].lower() in IMAGE_SUFFIXES]
         extra = sorted(set(images) - listed)
         if extra:
-            shown = name_some([os.path.relpath(path, root) for path in extra])
+            names = name_some([os.path.relpath(path, root) for path in extra])
             text = (
-                f"{root}: {len(extra)} of {len(images)} image files are in no json: {shown}. The "
+                f"{root}: {len(extra)} of {len(images)} image files are in no json: {names}. The "
                 "model learns nothing from them"
             )
             found.append(Finding("note", text))

@@ -176,6 +176,9 @@ def test_unlisted_files(tmp_path):
     arguments = write(tmp_path)
     draw(tmp_path / "train" / "more.png")
     (tmp_path / "train" / "notes.txt").write_text("no image")
+    (tmp_path / "train" / "._more.png").write_text("a file of macOS")
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    draw(tmp_path / "train" / ".ipynb_checkpoints" / "more-checkpoint.png")
     finding = find(check_dataset(*arguments), "in no json")
     assert "1 of 3 image files are in no json: more.png" in finding.text
 

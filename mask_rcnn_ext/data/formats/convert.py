@@ -13,7 +13,7 @@ from ..findings import IssueCounter
 from .coco import read_coco, write_coco
 from .cvat import read_cvat, write_cvat
 from .dataset import Dataset
-from .files import read_xml
+from .files import is_hidden, read_xml
 from .id_images import read_cityscapes, read_dsb, read_id_images, write_id_images
 from .label_studio import read_label_studio, write_label_studio
 from .labelme import read_labelme, write_labelme
@@ -82,7 +82,8 @@ def _guess_json(content: Any) -> list[str]:
 
 def _guess_folder(path: Path) -> list[str]:
     inner = [p for p in sorted(path.iterdir()) if p.is_dir()]
-    jsons = sorted(path.glob("*.json")) or sorted(path.glob("*/*.json"))
+    jsons = [p for p in sorted(path.glob("*.json")) if not is_hidden(p)]
+    jsons = jsons or [p for p in sorted(path.glob("*/*.json")) if not is_hidden(p)]
     of_json = _guess_json(read_json_or_none(jsons[0])) if jsons else []
     yolo = any(path.glob("*.y*ml")) or any(path.glob("labels/**/*.txt"))
     signs = {

@@ -17,7 +17,7 @@ from ...layers.rle import check_mask, compress, encode_edges, encode_mask, find_
 from ..annotations import clean_annotations
 from ..coco_images import find_image_files
 from ..findings import IssueCounter
-from ..images import IMAGE_SUFFIXES, read_header
+from ..images import read_header
 
 __all__ = [
     "SPLITS",
@@ -28,7 +28,6 @@ __all__ = [
     "Ids",
     "cut_objects",
     "decode_mask",
-    "index_images",
     "iterate",
     "name_split",
     "sample_ellipse",
@@ -254,21 +253,6 @@ def name_split(name: str) -> str:
     """Return the name of a split here; `Validation` of CVAT and `valid` of Roboflow are `val`."""
     name = name.lower()
     return "val" if name in ("valid", "validation") else name
-
-
-def index_images(root: Path) -> dict[str, Path]:
-    """Return the images of a folder: name without its suffix, relative to `root` -> path.
-
-    Raises:
-        UserError: two images differ only in their suffix.
-    """
-    found: dict[str, Path] = {}
-    for path in sorted(root.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-            other = found.setdefault(path.relative_to(root).with_suffix("").as_posix(), path)
-            if other != path:
-                raise UserError(f"{other} and {path}: two images with the same name; remove one")
-    return found
 
 
 def cut_objects(ids: Ids) -> Iterator[tuple[int, tuple[slice, slice], dict[str, Any]]]:

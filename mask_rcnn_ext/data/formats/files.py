@@ -4,14 +4,75 @@ import os
 import shutil
 import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import UserError
 from ...files import atomic_open
+from ..images import IMAGE_SUFFIXES
 from .dataset import Dataset
 
-__all__ = ["copy_images", "flat_names", "read_lines", "read_text", "read_xml", "write_text"]
+__all__ = [
+    "copy_images",
+    "flat_names",
+    "index_images",
+    "is_hidden",
+    "list_files",
+    "read_lines",
+    "read_text",
+    "read_xml",
+    "write_text",
+]
+
+
+def is_hidden(path: Path) -> bool:
+    """Return whether a file is hidden, such as the "._x.jpg" that macOS leaves next to "x.jpg"."""
+    return path.name.startswith(".")
+
+
+def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Return the files of a folder and of its subfolders, sorted, without hidden ones.
+
+    Links to folders are followed, but not in a circle.
+
+    Args:
+        folder: where to look.
+        suffixes: ends of names, such as ".png"; capitals do not count.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+    return sorted(p for p in _walk(folder, ()) if p.suffix.lower() in suffixes)
+
+
+def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        inside = [(path, path.is_dir()) for path in folder.iterdir() if not is_hidden(path)]
+    except OSError as error:
+        raise UserError(f"folder {folder} cannot be listed: {error.strerror or error}") from error
+    for path, is_folder in inside:
+        if is_folder:
+            yield from _walk(path, (*above, real))
+        else:
+            yield path
+
+
+def index_images(root: Path) -> dict[str, Path]:
+    """Return the images of a folder: name without its suffix, relative to `root` -> path.
+
+    Raises:
+        UserError: two images differ only in their suffix.
+    """
+    found: dict[str, Path] = {}
+    for path in list_files(root, IMAGE_SUFFIXES):
+        other = found.setdefault(path.relative_to(root).with_suffix("").as_posix(), path)
+        if other != path:
+            raise UserError(f"{other} and {path}: two images with the same name; remove one")
+    return found
 
 
 def read_text(path: Path) -> str:

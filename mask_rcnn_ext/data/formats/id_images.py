@@ -20,10 +20,9 @@ from .dataset import (
     Ids,
     cut_objects,
     decode_mask,
-    index_images,
     iterate,
 )
-from .files import flat_names
+from .files import flat_names, index_images, is_hidden, list_files
 
 __all__ = [
     "draw_objects",
@@ -83,7 +82,7 @@ def read_id_images(source: Path, images: Path | None, notes: IssueCounter) -> Da
     if not root.is_dir():
         raise UserError(f"image folder not found: {root}. Give it with --images")
     # The masks may lie in a folder of the images, or the images in a folder of the masks.
-    files = [p for p in _list(masks, _MASK_SUFFIXES) if masks == root or root not in p.parents]
+    files = [p for p in list_files(masks, _MASK_SUFFIXES) if masks == root or root not in p.parents]
     pictures = index_images(root)
     builder = DatasetBuilder(root, notes, [_CLASS])
     lone, seen = 0, set()
@@ -106,10 +105,6 @@ def read_id_images(source: Path, images: Path | None, notes: IssueCounter) -> Da
     return builder.finish(str(source))
 
 
-def _list(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
-
-
 def _match(name: str, pictures: dict[str, Path]) -> str | None:
     """Return the longest key that is `name`, or the part of `name` before one of "_-."."""
     ends = [i for i, letter in enumerate(name) if letter in "_-."]
@@ -123,7 +118,8 @@ def read_cityscapes(source: Path, images: Path | None, notes: IssueCounter) -> D
     objects, whose number is only the number of the class, is a crowd region.
     """
     fine, root = source / "gtFine", images or source / "leftImg8bit"
-    files = sorted(fine.glob("*/*/*_gtFine_instanceIds.png"))
+    found = sorted(fine.glob("*/*/*_gtFine_instanceIds.png"))
+    files = [path for path in found if not is_hidden(path)]
     if not files:
         raise UserError(f"{fine}: no SPLIT/CITY/*_gtFine_instanceIds.png found")
     builder = DatasetBuilder(root, notes, list(_CITYSCAPES.values()))
@@ -150,14 +146,14 @@ def read_dsb(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
         raise UserError("--images: in this format the images are next to their masks; leave it out")
     builder = DatasetBuilder(source, notes, [_CLASS])
     for folder in sorted(p for p in source.iterdir() if (p / "images").is_dir()):
-        pictures = _list(folder / "images")
+        pictures = list_files(folder / "images", IMAGE_SUFFIXES)
         if len(pictures) != 1:
             raise UserError(f"{folder / 'images'}: expected one image, found {len(pictures)}")
         image = builder.add_image(str(pictures[0].relative_to(source)), str(folder))
         if not (folder / "masks").is_dir():
             notes.add("folder without masks: an image without objects", folder.name)
             continue
-        for file in _list(folder / "masks", _MASK_SUFFIXES):
+        for file in list_files(folder / "masks", _MASK_SUFFIXES):
             mask = read_ids(file) != 0
             if mask.shape != (image["height"], image["width"]):
                 raise UserError(

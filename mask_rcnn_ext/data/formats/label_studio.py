@@ -31,7 +31,7 @@ from .dataset import (
     sample_ellipse,
     turn_box,
 )
-from .files import read_xml, write_text
+from .files import is_hidden, read_xml, write_text
 from .label_studio_rle import decode_brush, encode_brush
 
 __all__ = ["read_label_studio", "write_label_studio"]
@@ -63,7 +63,7 @@ def _find_files(source: Path) -> dict[str, Path]:
     """Return the json of each split; the name is "" if there are no splits."""
     if not source.is_dir():
         return {"": source}
-    inside = sorted(source.glob("*.json"))
+    inside = [path for path in sorted(source.glob("*.json")) if not is_hidden(path)]
     if len(inside) == 1:
         return {"": inside[0]}
     splits = {} if inside else {p.parent.name: p for p in sorted(source.glob("*/tasks.json"))}

@@ -33,7 +33,7 @@ from .dataset import (
     iterate,
     sample_ellipse,
 )
-from .files import flat_names, read_lines, write_text
+from .files import flat_names, list_files, read_lines, write_text
 
 __all__ = ["read_labelme", "write_labelme"]
 
@@ -50,7 +50,7 @@ def read_labelme(source: Path, images: Path | None, notes: IssueCounter) -> Data
     counts as the name of the file alone. Shapes without an area are left out.
     """
     folder = source if source.is_dir() else source.parent
-    files = sorted(source.rglob("*.json")) if source.is_dir() else [source]
+    files = list_files(source, (".json",)) if source.is_dir() else [source]
     if not files:
         raise UserError(f"{source}: no json found")
     listed = folder / _LABELS

@@ -24,11 +24,10 @@ from .dataset import (
     Ids,
     cut_objects,
     decode_mask,
-    index_images,
     iterate,
     name_split,
 )
-from .files import copy_images, read_lines, write_text
+from .files import copy_images, index_images, is_hidden, list_files, read_lines, write_text
 from .id_images import draw_objects
 
 __all__ = ["read_voc", "write_voc"]
@@ -131,7 +130,8 @@ def _list_stems(source: Path, objects: Path, notes: IssueCounter) -> list[tuple[
     """Return for each image the split, the name without suffix, and the place of the name."""
     lists: dict[str, Path] = {}
     others = []
-    for listed in sorted((source / "ImageSets" / "Segmentation").glob("*.txt")):
+    files = sorted((source / "ImageSets" / "Segmentation").glob("*.txt"))
+    for listed in (path for path in files if not is_hidden(path)):
         split = name_split(listed.stem)
         if split not in SPLITS or lists.setdefault(split, listed) != listed:
             others.append(listed)
@@ -142,7 +142,7 @@ def _list_stems(source: Path, objects: Path, notes: IssueCounter) -> list[tuple[
         for number, stem in read_lines(lists[split])
     ]
     if not found:
-        files = sorted(objects.rglob("*.png"))
+        files = list_files(objects, (".png",))
         return [("", f.relative_to(objects).with_suffix("").as_posix(), str(f)) for f in files]
     stems = {stem for _, stem, _ in found}
     for listed in others:  # trainval.txt repeats the images of train and val

@@ -20,7 +20,7 @@ from ..coco_json import list_classes
 from ..findings import IssueCounter
 from ..images import IMAGE_SUFFIXES
 from .dataset import SPLITS, Bools, Dataset, DatasetBuilder, decode_mask, iterate, name_split
-from .files import copy_images, read_lines, read_text, write_text
+from .files import copy_images, is_hidden, list_files, read_lines, read_text, write_text
 
 __all__ = ["read_yolo", "write_yolo"]
 
@@ -53,7 +53,7 @@ def read_yolo(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
             seen.add(label)
             _read_labels(label, image, builder)
     lonely = {p for label in {p.parent for p in seen} for p in label.glob("*.txt")} - seen
-    for path in sorted(p for p in lonely if p.name != "classes.txt"):
+    for path in sorted(p for p in lonely if p.name != "classes.txt" and not is_hidden(p)):
         notes.add("label file without an image", path.name)
     if not names:  # the numbers are the names
         builder.classes = sorted(builder.list_labels(), key=int)
@@ -62,7 +62,7 @@ def read_yolo(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
 
 
 def _find_yaml(root: Path) -> Path | None:
-    files = sorted([*root.glob("*.yaml"), *root.glob("*.yml")])
+    files = sorted(p for p in [*root.glob("*.yaml"), *root.glob("*.yml")] if not is_hidden(p))
     named = [f for f in files if f.stem in ("data", "dataset")] or files
     if len(named) > 1:
         raise UserError(
@@ -176,8 +176,7 @@ def _resolve(entry: str, bases: list[Path], place: str) -> list[Path]:
 
 
 def _list_images(folder: Path) -> list[Path]:
-    files = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(_absolute(p) for p in files)
+    return [_absolute(path) for path in list_files(folder, IMAGE_SUFFIXES)]
 
 
 def _absolute(path: Path) -> Path:

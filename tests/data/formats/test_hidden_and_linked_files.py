@@ -1,0 +1,71 @@
+"""Hidden files, which macOS and Jupyter write, are no data. Folders that are links are read."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from format_cases import only, read, save_image, whole_objects, write_json
+
+from mask_rcnn_ext.data.formats import FORMATS, guess_format, write_dataset
+from mask_rcnn_ext.errors import UserError
+
+WRITTEN = sorted(name for name, (_, write) in FORMATS.items() if write and name != "coco")
+
+
+def hide_copies(folder):
+    """Give each file below `folder` a file of macOS, and a copy that Jupyter would make."""
+    for path in [p for p in folder.rglob("*") if p.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X")
+        saved = path.parent / ".ipynb_checkpoints" / f"{path.stem}-checkpoint{path.suffix}"
+        saved.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, saved)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_hidden_files_are_not_read(name, tmp_path):
+    dataset = whole_objects(tmp_path)
+    output = tmp_path / "out"
+    write_dataset(dataset, name, output)
+    images = None if name in ("yolo", "voc", "labelme") else dataset.image_root
+    expected = read(output, name, images)
+    hide_copies(tmp_path)
+    assert read(output, name, images) == expected
+    if name != "id-images":  # which --from names
+        assert guess_format(output) == name
+
+
+def write_labelme(folder):
+    """Write an image and its json, next to it, in two levels of folders."""
+    points = [[4, 3], [14, 3], [14, 13], [4, 13]]
+    shapes = [{"label": "cat", "points": points, "shape_type": "polygon"}]
+    for inside in (folder, folder / "below"):
+        save_image(inside / "1.png")
+        write_json(inside / "1.json", {"shapes": shapes, "imagePath": "1.png"})
+
+
+def test_folders_that_are_links_are_read_once(tmp_path):
+    other, home = tmp_path / "other", tmp_path / "home"
+    write_labelme(other)
+    home.mkdir()
+    (home / "day 1").symlink_to(other)
+    (other / "circle").symlink_to(home)
+    content = only(read(home, "labelme")[0])
+    assert [i["file_name"] for i in content["images"]] == ["1.png", "below/1.png"]
+    assert len(content["annotations"]) == 2
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    output, iterdir = tmp_path / "out", Path.iterdir
+    write_labelme(output)
+    (output / "locked").mkdir()
+
+    def refuse(folder):
+        if folder.name == "locked":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UserError, match=r"folder .*locked cannot be listed: Permission denied"):
+        read(output, "labelme")
