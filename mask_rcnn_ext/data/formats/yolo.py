@@ -80,6 +80,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not yaml: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: expected keys such as `names` and `train`")
+    if config.get("kpt_shape"):  # x y of two points and a box would look like a polygon
+        raise UserError(
+            f"{path}: `kpt_shape`: labels of poses, whose keypoints are not read. Export the "
+            "objects as YOLO segmentation"
+        )
     return config
 
 
@@ -156,7 +161,7 @@ def _choose_splits(pairs: list[tuple[str, Any]], notes: IssueCounter) -> dict[st
 
 
 def _resolve(entry: str, bases: list[Path], place: str) -> list[Path]:
-    """Return the images of an entry of the yaml: a folder, or a list of files."""
+    """Return the images of an entry of the yaml: a folder, a list of files, or an image."""
     entry = entry.replace("\\", "/")
     # Roboflow writes ../train/images for a folder next to the yaml.
     tried = [base / name for base in bases for name in (entry, entry.removeprefix("../"))]
@@ -165,9 +170,13 @@ def _resolve(entry: str, bases: list[Path], place: str) -> list[Path]:
         raise UserError(f"{place}: neither {tried[0]} nor {tried[-1]} is there")
     if path.is_dir():
         return _list_images(path)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return [_absolute(path)]
     found = []
     for number, line in read_lines(path):
-        options = [path.parent / line, *(base / line for base in bases)]
+        # CVAT writes data/images/train/1.jpg for a file in images/train next to the list.
+        names = (line, line.removeprefix("data/"))
+        options = [base / name for name in names for base in (path.parent, *bases)]
         file = next((p for p in options if os.path.isfile(p)), None)
         if file is None:
             raise UserError(f"{path}, line {number}: image not found: {line}")

@@ -82,6 +82,29 @@ def test_a_path_of_another_machine_and_a_list_of_files(tmp_path):
         read(root, "yolo")
 
 
+def test_cvat_writes_a_folder_that_is_not_there_into_its_lists(tmp_path):
+    """The lists of its export "Ultralytics YOLO Segmentation" begin with the folder `data`."""
+    root = make(tmp_path, {"a b.txt": SQUARE}, "names: {0: cat}\npath: .\ntrain: train.txt\n")
+    (root / "train.txt").write_text("data/images/a b.png\n")
+    np.testing.assert_array_equal(masks_of(read(root, "yolo")[0])[0], square())
+    (root / "train.txt").write_text("data/data/images/a b.png\n")
+    with pytest.raises(UserError, match=r"train.txt, line 1: image not found: data/data/images/"):
+        read(root, "yolo")
+
+
+def test_the_yaml_may_list_images(tmp_path):
+    root = make(tmp_path, {"a b.txt": SQUARE}, "names: [cat]\ntrain:\n  - images/a b.png\n")
+    np.testing.assert_array_equal(masks_of(read(root, "yolo")[0])[0], square())
+
+
+def test_poses_are_no_polygons(tmp_path):
+    """A box and two points of two numbers are as many numbers as a polygon of four points."""
+    yaml = "names: [cat]\ntrain: images\nkpt_shape: [2, 2]\n"
+    root = make(tmp_path, {"a b.txt": "0 0.5 0.5 0.5 0.5 0.4 0.4 0.6 0.6"}, yaml)
+    with pytest.raises(UserError, match=r"data.yaml: `kpt_shape`: labels of poses"):
+        read(root, "yolo")
+
+
 def test_label_studio_writes_classes_txt_and_no_yaml(tmp_path):
     root = make(tmp_path, {"a b.txt": SQUARE}, yaml="")
     (root / "classes.txt").write_text("zebra\nape\n")
