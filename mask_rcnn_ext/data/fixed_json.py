@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import UserError, name_some
-from ..files import atomic_open, read_json_or_none
+from ..files import atomic_open
 from .annotations import clean_annotations, find_mask_box
 from .coco_json import CocoJson
 from .data_check import DataCheck, SplitCheck
 from .findings import IssueCounter
+from .marked_json import is_marked, mark_json
 
 __all__ = ["require_fixable_names", "write_fixed_jsons"]
 
-_MARK = "mask_rcnn_ext"  # in `info`, under `fixed_by`: the file may be written again
+_MARK = "fixed_by"
 _FORM = ("id", "bbox", "area", "segmentation")  # keys in which copies of an annotation may differ
 
 
@@ -40,17 +41,11 @@ def require_fixable_names(outputs: Mapping[str, str], inputs: Mapping[str, str])
                 raise UserError(f"--fix: {path} is the file that is checked; give another name")
         if os.path.isdir(path):
             raise UserError(f"--fix: expected the name of a json, got the folder {path}")
-        if os.path.lexists(path) and not _is_ours(path):
+        if os.path.lexists(path) and not is_marked(path, _MARK):
             raise UserError(
                 f"--fix: {path} exists, and this command has not written it. Move it away, or give "
                 "another name"
             )
-
-
-def _is_ours(path: str) -> bool:
-    content = read_json_or_none(path) if os.path.isfile(path) else None
-    info = content.get("info") if isinstance(content, dict) else None
-    return isinstance(info, dict) and info.get("fixed_by") == _MARK
 
 
 def write_fixed_jsons(check: DataCheck, outputs: Mapping[str, str]) -> dict[str, IssueCounter]:
@@ -104,9 +99,7 @@ def _fix(split: SplitCheck) -> IssueCounter:
                 changes.add("exact copy of another annotation, dropped", last)
     _correct_boxes(file, split.image_root, changes)
     content["annotations"] = [a for a in file.annotations if a["id"] not in gone]
-    info = content.get("info")
-    own = info if isinstance(info, dict) else {"original_info": info} if info else {}
-    content["info"] = {**own, "fixed_by": _MARK}
+    mark_json(content, _MARK)
     return changes
 
 

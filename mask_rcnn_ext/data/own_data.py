@@ -19,10 +19,12 @@ from detectron2.data.datasets import register_coco_instances
 from ..errors import UserError, count_noun, name_some, say_have
 from ..files import atomic_open
 from .coco_json import CocoJson, check_coco_json, inspect_coco_json, list_classes, raise_faults
+from .marked_json import mark_json
 from .repeated_images import RepeatedImages, find_repeated_images
 from .split import split_coco
 
 __all__ = [
+    "SPLIT_MARK",
     "InspectedData",
     "OwnData",
     "choose_validation_part",
@@ -32,6 +34,7 @@ __all__ = [
     "split_own_data",
 ]
 
+SPLIT_MARK = "split_by"  # of `marked_json`, in the parts of a split
 _NAMES = {"train": "own_train", "val": "own_val"}
 
 logger = logging.getLogger(__name__)
@@ -276,6 +279,7 @@ def split_own_data(
         )
     content = check_coco_json(json_file, images, **options).content
     for path, part in zip(paths, split_coco(content, fraction, group_by=group_by), strict=True):
+        mark_json(part, SPLIT_MARK)
         with atomic_open(path, "w") as file:
             json.dump(part, file)
         images_of, annotations = (len(part[key]) for key in ("images", "annotations"))

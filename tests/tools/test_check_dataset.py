@@ -120,6 +120,22 @@ def test_a_split_does_not_replace_the_json_that_it_divides(tmp_path, capsys):
     assert not (given.parent / "split_val.json").exists()
 
 
+def test_a_split_replaces_only_the_parts_of_a_split(tmp_path, capsys):
+    path, images = write_coco(tmp_path / "data", images=5)
+    options = [*name_files("train", path, images), "--output", str(path.parent), "--split"]
+    own = path.with_name("split_val.json")
+    own.write_text(path.read_text())
+    assert tool.main([*options, "0.6"]) == 2
+    assert f"--output: {own} exists, and no split has written it" in capsys.readouterr().err
+    assert own.read_text() == path.read_text()
+    assert not path.with_name("split_train.json").exists()
+    own.unlink()
+    assert tool.main([*options, "0.6"]) == 0
+    first = own.read_text()
+    assert tool.main([*options, "0.8"]) == 0
+    assert own.read_text() != first
+
+
 def test_a_split_of_data_with_errors_names_the_errors(data, capsys):
     assert tool.main([*data[:4], "--split", "0.8"]) == 1
     assert f"train: {data[1]}" in capsys.readouterr().out
