@@ -18,6 +18,7 @@ from ...errors import UserError
 from ...layers.packed_masks import MaskCrop
 from ..coco_json import list_classes
 from ..findings import IssueCounter
+from ..images import IMAGE_SUFFIXES
 from .dataset import (
     AnnotatedShape,
     Dataset,
@@ -80,14 +81,24 @@ def _find_images(
     builder: DatasetBuilder, entries: list[ET.Element], names: list[str], path: Path
 ) -> list[str]:
     """Return the file of each image; an export of a project has a folder for each subset."""
-    inside = [f"{e.get('subset')}/{n}" for e, n in zip(entries, names, strict=True)]
-    root = builder.image_root
     moved = [
-        s if os.path.isfile(os.path.join(root, s)) else n
-        for s, n in zip(inside, names, strict=True)
+        _find_image(builder.image_root, f"{entry.get('subset')}/{name}", name)
+        for entry, name in zip(entries, names, strict=True)
     ]
     found = builder.find_images(moved, str(path))
     return [found[name] for name in moved]
+
+
+def _find_image(root: str, inside: str, name: str) -> str:
+    """Return the first of the two names that is a file, or the second.
+
+    A frame of a video has a name without an ending: `frame_000000`, of `frame_000000.PNG`.
+    """
+    ends = [""]
+    if not name.lower().endswith(IMAGE_SUFFIXES):
+        ends += [end for suffix in IMAGE_SUFFIXES for end in (suffix, suffix.upper())]
+    tried = (start + end for end in ends for start in (inside, name))
+    return next((n for n in tried if os.path.isfile(os.path.join(root, n))), name)
 
 
 def _get(element: ET.Element, key: str, place: str) -> str:

@@ -114,6 +114,21 @@ def test_subsets_of_a_project_are_splits_in_folders(tmp_path):
     assert files == {"train": "a b.png", "val": "Validation/2.png"}
 
 
+@pytest.mark.parametrize("file", ["frame_000000.PNG", "frame_000000.png", "Train/frame_000000.PNG"])
+def test_a_frame_of_a_video_has_a_name_without_an_ending(file, tmp_path):
+    """CVAT writes `name="frame_000000"`, and the file with an ending."""
+    make(tmp_path, POLYGON.format(""), keys='subset="Train"', name="frame_000000.png")
+    xml = tmp_path / "annotations.xml"
+    xml.write_text(xml.read_text().replace("000.png", "000"))
+    image = (tmp_path / "images" / "frame_000000.png").rename(tmp_path / "0.png")
+    (tmp_path / "images" / file).parent.mkdir(exist_ok=True)
+    image.rename(tmp_path / "images" / file)
+    assert [i["file_name"] for i in only(read(tmp_path, "cvat")[0])["images"]] == [file]
+    (tmp_path / "images" / file).unlink()
+    with pytest.raises(UserError, match=r"1 image files are missing: frame_000000\. "):
+        read(tmp_path, "cvat")
+
+
 def test_images_of_one_name_in_two_subsets_are_two_files(tmp_path):
     root = make(tmp_path, POLYGON.format(""), "project", 'subset="Train"', "frame_000000.png")
     (root / "images" / "frame_000000.png").unlink()
