@@ -81,8 +81,13 @@ def read_id_images(source: Path, images: Path | None, notes: IssueCounter) -> Da
     masks, root = (inner or [source])[0], images or source / "images"
     if not root.is_dir():
         raise UserError(f"image folder not found: {root}. Give it with --images")
+    if masks.resolve() == root.resolve():  # as Cellpose writes them: each file would be an image
+        raise UserError(
+            f"{masks}: the images and the files of numbers are in one folder. Move the files of "
+            "numbers into a folder of their own"
+        )
     # The masks may lie in a folder of the images, or the images in a folder of the masks.
-    files = [p for p in list_files(masks, _MASK_SUFFIXES) if masks == root or root not in p.parents]
+    files = [p for p in list_files(masks, _MASK_SUFFIXES) if root not in p.parents]
     pictures = index_images(root)
     builder = DatasetBuilder(root, notes, [_CLASS])
     lone, seen = 0, set()

@@ -45,6 +45,16 @@ def test_depths_and_names(suffix, dtype, values, tmp_path):
     assert counted == {}
 
 
+def test_images_and_numbers_in_one_folder_are_refused(tmp_path):
+    """Cellpose writes its masks next to the images. Each would be an image of numbers."""
+    for suffix in (".png", "_cp_masks.png"):
+        save(tmp_path / f"a{suffix}", ids(1, 2), np.uint8)
+    (tmp_path / "link").symlink_to(tmp_path)
+    for images in (tmp_path, tmp_path / "link"):
+        with pytest.raises(UserError, match="Move the files of numbers into a folder of their own"):
+            read(tmp_path, "id-images", images)
+
+
 def test_one_value_in_every_file_is_no_number(tmp_path):
     for stem in "ab":
         save_image(tmp_path / "photos" / f"{stem}.jpg")
