@@ -10,6 +10,7 @@ the formats and their limits.
 
 import argparse
 import logging
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -104,12 +105,14 @@ def convert(args: argparse.Namespace) -> None:
     for path in written:
         print(f"written: {path}")
     if args.target == "coco":
-        splits = dict(zip(dataset.splits, written, strict=True))
-        train_json = splits.get("train", splits.get(""))
-        options = [f'--train-json "{train_json}" --train-images "{dataset.image_root}"']
-        if "val" in splits:
-            options.append(f'--val-json "{splits["val"]}" --val-images "{dataset.image_root}"')
-        print(f"mask-rcnn-ext train {' '.join(options)}")
+        splits = {key or "train": str(p) for key, p in zip(dataset.splits, written, strict=True)}
+        words = ["mask-rcnn-ext", "train"]
+        for split in ("train", "val"):
+            if split in splits:
+                words += [f"--{split}-json", splits[split]]
+                words += [f"--{split}-images", dataset.image_root]
+        if "train" in splits:
+            print(shlex.join(words))
 
 
 def _print_counts(dataset: Dataset) -> None:

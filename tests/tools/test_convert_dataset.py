@@ -1,6 +1,7 @@
 """The conversion of data sets from the command line."""
 
 import json
+import shlex
 
 import convert_dataset as tool
 import pytest
@@ -33,7 +34,7 @@ def test_there_and_back_and_what_train_net_takes(tmp_path, capsys):
     assert "train: 8 images, " in said
     assert "val: 2 images, " in said
     (command,) = (line for line in said.splitlines() if line.startswith("mask-rcnn-ext train "))
-    words = [word.strip('"') for word in command.split()[2:]]
+    words = shlex.split(command)[2:]
     flags = dict(zip(words[::2], words[1::2], strict=True))
     data = register_own_data(
         flags["--train-json"],
@@ -49,6 +50,33 @@ def test_there_and_back_and_what_train_net_takes(tmp_path, capsys):
         for p in (path, *output.iterdir())
     ]
     assert sorted(boxes[1] + boxes[2]) == boxes[0]
+
+
+def test_the_command_that_trains_is_one_for_the_shell(tmp_path, capsys):
+    path, images = write_coco(tmp_path / "my $HOME", images=2)
+    output = tmp_path / "all.json"
+    assert tool.main([str(path), "--images", str(images), str(output)]) == 0
+    command = capsys.readouterr().out.splitlines()[-1]
+    words = ["--train-json", str(output), "--train-images", str(images)]
+    assert shlex.split(command) == ["mask-rcnn-ext", "train", *words]
+    assert "'" in command  # in double quotes, the shell would replace $HOME
+
+
+def test_without_a_training_set_no_command_is_shown(tmp_path, capsys):
+    path, images = write_coco(tmp_path / "data", images=2)
+    yolo, output = tmp_path / "yolo", tmp_path / "out"
+    assert tool.main([str(path), "--images", str(images), "--to", "yolo", str(yolo)]) == 0
+    for split in ("val", "test"):
+        (yolo / "images" / split).mkdir()
+        (yolo / "labels" / split).mkdir()
+        name = sorted((yolo / "images" / "train").iterdir())[0].name
+        (yolo / "images" / "train" / name).rename(yolo / "images" / split / name)
+    (yolo / "data.yaml").write_text("names: [cat, dog]\nval: images/val\ntest: images/test\n")
+    capsys.readouterr()
+    assert tool.main([str(yolo), str(output)]) == 0
+    said = capsys.readouterr().out
+    assert "written: " in said.splitlines()[-1]
+    assert "None" not in said
 
 
 def test_groups_and_seeds(tmp_path, capsys):
