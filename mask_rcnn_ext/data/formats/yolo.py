@@ -175,7 +175,8 @@ def _resolve(entry: str, bases: list[Path], place: str) -> list[Path]:
     found = []
     for number, line in read_lines(path):
         # CVAT writes data/images/train/1.jpg for a file in images/train next to the list.
-        names = (line, line.removeprefix("data/"))
+        slashes = line.replace("\\", "/")  # of Windows
+        names = (line, slashes, slashes.removeprefix("data/"))
         options = [base / name for name in names for base in (path.parent, *bases)]
         file = next((p for p in options if os.path.isfile(p)), None)
         if file is None:

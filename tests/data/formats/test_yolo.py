@@ -82,10 +82,12 @@ def test_a_path_of_another_machine_and_a_list_of_files(tmp_path):
         read(root, "yolo")
 
 
-def test_cvat_writes_a_folder_that_is_not_there_into_its_lists(tmp_path):
-    """The lists of its export "Ultralytics YOLO Segmentation" begin with the folder `data`."""
+def test_names_of_cvat_and_of_windows_in_a_list(tmp_path):
+    """The lines of CVAT's "Ultralytics YOLO Segmentation" begin with a folder that is not there."""
     root = make(tmp_path, {"a b.txt": SQUARE}, "names: {0: cat}\npath: .\ntrain: train.txt\n")
     (root / "train.txt").write_text("data/images/a b.png\n")
+    np.testing.assert_array_equal(masks_of(read(root, "yolo")[0])[0], square())
+    (root / "train.txt").write_text("images\\a b.png\r\n")  # of Windows
     np.testing.assert_array_equal(masks_of(read(root, "yolo")[0])[0], square())
     (root / "train.txt").write_text("data/data/images/a b.png\n")
     with pytest.raises(UserError, match=r"train.txt, line 1: image not found: data/data/images/"):
