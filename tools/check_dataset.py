@@ -80,13 +80,7 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.catalog import find_truth, require_datasets
 from mask_rcnn_ext.data.data_check import check_dataset
 from mask_rcnn_ext.data.fixed_json import require_fixable_names, write_fixed_jsons
-from mask_rcnn_ext.data.marked_json import is_marked
-from mask_rcnn_ext.data.own_data import (
-    SPLIT_MARK,
-    get_split_paths,
-    inspect_own_data,
-    split_own_data,
-)
+from mask_rcnn_ext.data.own_data import inspect_own_data, split_own_data
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.data.split import require_split
 from mask_rcnn_ext.engine.launch import run_as_command
@@ -118,8 +112,7 @@ def split_pair(
     """Return the parts of the training data, written to `folder`, or `pairs` if it has faults.
 
     Raises:
-        UserError: `--split` does not fit the other options, or the data cannot be split so, or
-            `folder` holds a file of the user under the name of a part.
+        UserError: `--split` does not fit the other options, or the data cannot be split so.
     """
     if args.fix or args.dataset or pairs["val"] != ("", ""):
         raise UserError(
@@ -128,14 +121,6 @@ def split_pair(
         )
     if inspect_own_data(pairs, **kinds).faults:  # the check says which
         return pairs
-    given = os.path.realpath(pairs["train"][0])
-    for path in get_split_paths(folder):
-        other = os.path.lexists(path) and os.path.realpath(path) != given
-        if other and not is_marked(path, SPLIT_MARK):
-            raise UserError(
-                f"--output: {path} exists, and no split has written it. Move it away, or give "
-                "another folder"
-            )
     parts = split_own_data(*pairs["train"], args.split, folder, group_by=args.group_by, **kinds)
     return {split: (path, pairs["train"][1]) for split, path in zip(pairs, parts, strict=True)}
 

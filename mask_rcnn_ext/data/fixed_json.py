@@ -11,7 +11,7 @@ from .annotations import clean_annotations, find_mask_box
 from .coco_json import CocoJson
 from .data_check import DataCheck, SplitCheck
 from .findings import IssueCounter
-from .marked_json import is_marked, mark_json
+from .marked_json import mark_json, require_replaceable
 
 __all__ = ["require_fixable_names", "write_fixed_jsons"]
 
@@ -41,11 +41,7 @@ def require_fixable_names(outputs: Mapping[str, str], inputs: Mapping[str, str])
                 raise UserError(f"--fix: {path} is the file that is checked; give another name")
         if os.path.isdir(path):
             raise UserError(f"--fix: expected the name of a json, got the folder {path}")
-        if os.path.lexists(path) and not is_marked(path, _MARK):
-            raise UserError(
-                f"--fix: {path} exists, and this command has not written it. Move it away, or give "
-                "another name"
-            )
+        require_replaceable(path, _MARK, "--fix")
 
 
 def write_fixed_jsons(check: DataCheck, outputs: Mapping[str, str]) -> dict[str, IssueCounter]:

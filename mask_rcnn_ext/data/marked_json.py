@@ -3,9 +3,10 @@
 import os
 from typing import Any
 
+from ..errors import UserError
 from ..files import read_json_or_none
 
-__all__ = ["is_marked", "mark_json"]
+__all__ = ["mark_json", "require_replaceable"]
 
 _MARK = "mask_rcnn_ext"
 
@@ -17,8 +18,17 @@ def mark_json(content: dict[str, Any], key: str) -> None:
     content["info"] = {**own, key: _MARK}
 
 
-def is_marked(path: str, key: str) -> bool:
-    """Return whether a file is a json with this mark."""
+def require_replaceable(path: str, key: str, option: str) -> None:
+    """Check that there is no file, or a json with this mark.
+
+    Raises:
+        UserError: there is another file. The message begins with `option`.
+    """
     content = read_json_or_none(path) if os.path.isfile(path) else None
     info = content.get("info") if isinstance(content, dict) else None
-    return isinstance(info, dict) and info.get(key) == _MARK
+    marked = isinstance(info, dict) and info.get(key) == _MARK
+    if os.path.lexists(path) and not marked:
+        raise UserError(
+            f"{option}: {path} exists, and this command has not written it. Move it away, or give "
+            "another name"
+        )

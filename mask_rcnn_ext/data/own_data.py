@@ -19,12 +19,11 @@ from detectron2.data.datasets import register_coco_instances
 from ..errors import UserError, count_noun, name_some, say_have
 from ..files import atomic_open
 from .coco_json import CocoJson, check_coco_json, inspect_coco_json, list_classes, raise_faults
-from .marked_json import mark_json
+from .marked_json import mark_json, require_replaceable
 from .repeated_images import RepeatedImages, find_repeated_images
 from .split import split_coco
 
 __all__ = [
-    "SPLIT_MARK",
     "InspectedData",
     "OwnData",
     "choose_validation_part",
@@ -34,7 +33,7 @@ __all__ = [
     "split_own_data",
 ]
 
-SPLIT_MARK = "split_by"  # of `marked_json`, in the parts of a split
+_SPLIT_MARK = "split_by"  # of `marked_json`, in the parts of a split
 _NAMES = {"train": "own_train", "val": "own_val"}
 
 logger = logging.getLogger(__name__)
@@ -268,8 +267,8 @@ def split_own_data(
         The paths of the two files.
 
     Raises:
-        UserError: the json has faults, cannot be split or is one of the two files, or `folder`
-            cannot be written.
+        UserError: the json has faults, cannot be split or is one of the two files, or one of them
+            is not of a split, or `folder` cannot be written.
     """
     paths = get_split_paths(folder)
     if os.path.realpath(json_file) in map(os.path.realpath, paths):
@@ -277,9 +276,11 @@ def split_own_data(
             f"--split would replace the json that it divides, {json_file}, by one of its parts. "
             "Rename the json, or give another folder to write to"
         )
+    for path in paths:
+        require_replaceable(path, _SPLIT_MARK, "--split")
     content = check_coco_json(json_file, images, **options).content
     for path, part in zip(paths, split_coco(content, fraction, group_by=group_by), strict=True):
-        mark_json(part, SPLIT_MARK)
+        mark_json(part, _SPLIT_MARK)
         with atomic_open(path, "w") as file:
             json.dump(part, file)
         images_of, annotations = (len(part[key]) for key in ("images", "annotations"))

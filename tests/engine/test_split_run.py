@@ -64,6 +64,17 @@ def test_one_json_trains_is_evaluated_and_resumed(tmp_path):
     assert log.count("Loading from") == 1
 
 
+def test_a_split_replaces_only_the_parts_of_a_split(tmp_path, capsys):
+    flags = [*write_data(tmp_path, train=4), "--split", "0.5"]
+    own = tmp_path / "out" / "data" / "split_val.json"
+    own.parent.mkdir(parents=True)
+    own.write_text("of the user")
+    assert run(tmp_path / "out", *flags) == 2
+    assert f"--split: {own} exists, and this command has not written it" in read_error(capsys)
+    assert own.read_text() == "of the user"
+    assert not own.with_name("split_train.json").exists()
+
+
 def test_an_earlier_run_is_not_evaluated_on_the_split_of_a_later_one_in_silence(tmp_path):
     flags, out = write_data(tmp_path, train=8), tmp_path / "out"
     for share in ("0.5", "0.75"):
