@@ -126,13 +126,16 @@ def convert_checkpoint(
         The new classes, whose weights were drawn at random.
 
     Raises:
-        UserError: see `convert_weights`; or a file cannot be read or written.
+        UserError: see `convert_weights`; or `output` is `weights`; or a file cannot be read or
+            written.
     """
     if Path(output).suffix not in (".pth", ".safetensors"):
         raise UserError(
             "output: expected a file name that ends in .pth or .safetensors, got "
             f"{os.fspath(output)}"
         )
+    if os.path.realpath(output) == os.path.realpath(weights):
+        raise UserError(f"output: {output} is the checkpoint itself. Give another name")
     loaded = load_contents(weights)
     named = loaded.get("class_names")
     if not (isinstance(named, list) and all(isinstance(name, str) for name in named)):

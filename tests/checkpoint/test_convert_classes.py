@@ -12,6 +12,7 @@ from small_runs import read_weights
 
 from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
 from mask_rcnn_ext.checkpoint.convert_classes import convert_checkpoint, convert_weights
+from mask_rcnn_ext.errors import UserError
 
 FPN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 # Places among COCO's 80 classes (person, bicycle, car, motorcycle, airplane, bus, train, truck) of
@@ -205,3 +206,14 @@ def test_mistakes_are_one_error_and_write_nothing(tmp_path, zoo_pkl, coco, capsy
         assert message in error
         assert error.count("\n") == 1
         assert not (tmp_path / output).exists()
+
+
+def test_the_checkpoint_itself_is_not_replaced(tmp_path, zoo_pkl):
+    eight = tmp_path / "eight.pth"
+    convert_checkpoint(zoo_pkl, eight)
+    before = eight.read_bytes()
+    (tmp_path / "link.pth").symlink_to(eight)
+    for output in (eight, tmp_path / "link.pth"):
+        with pytest.raises(UserError, match="is the checkpoint itself"):
+            convert_checkpoint(eight, output, new_classes=["car"])
+    assert eight.read_bytes() == before
