@@ -10,6 +10,7 @@ images as training with a config sees them: several draws of each, after the ima
 
 import argparse
 import logging
+import os
 import random
 import sys
 import tempfile
@@ -98,7 +99,7 @@ from mask_rcnn_ext.report.samples import draw_sample
 import numpy as np
 import numpy.typing as npt
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 _MAX_SIDE = 1280  # pixels; larger images are shrunk before their masks are decoded
 LABELS_AT_MOST = 25  # objects in an image; names on more would hide it
@@ -207,6 +208,21 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def require_no_input(output: str, name: str, json_file: str | None) -> None:
+    """Check that the sheet replaces neither the json nor an image of the data set.
+
+    Raises:
+        UserError: it would.
+    """
+    inputs = [record["file_name"] for record in DatasetCatalog.get(name)]
+    inputs += [json_file or MetadataCatalog.get(name).get("json_file", "")]
+    if os.path.realpath(output) in map(os.path.realpath, filter(None, inputs)):
+        raise UserError(
+            f"--output: {output} is a file of the data set, which the sheet would replace. Give "
+            "another name"
+        )
+
+
 def preview(args: argparse.Namespace) -> None:
     """Write the sheet that the command line asks for, and print the counts of the data set."""
     args.output = args.output or f"preview_{args.dataset or 'own_data'}.png"
@@ -228,6 +244,7 @@ def preview(args: argparse.Namespace) -> None:
             )
             name, cfg.INPUT.MASK_FORMAT = own.train_name, own.mask_format
         require_datasets([name])
+        require_no_input(args.output, name, args.json)
         sheet = make_augmented_sheet(name, cfg, args) if args.augmented else make_sheet(name, args)
         print_counts(sheet, args.output)
 

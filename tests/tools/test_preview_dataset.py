@@ -53,6 +53,22 @@ def name_files(path, images, output) -> list[str]:
     return ["--json", str(path), "--images", str(images), "--output", str(output)]
 
 
+def test_no_file_of_the_data_set_is_replaced(registered, tmp_path, capsys):
+    path, images = write_coco(tmp_path / "data", images=2)
+    (tmp_path / "link.png").symlink_to(images / "000.png")
+    given = [
+        (name_files(path, images, path), path),
+        (name_files(path, images, images / "000.png"), images / "000.png"),
+        (name_files(path, images, tmp_path / "link.png"), images / "000.png"),
+        (["--dataset", NAME, "--output", str(registered / "3.png")], registered / "3.png"),
+    ]
+    for command, file in given:
+        before = file.read_bytes()
+        assert tool.main(command) == 2
+        assert "is a file of the data set, which the sheet would replace" in capsys.readouterr().err
+        assert file.read_bytes() == before
+
+
 def test_a_registered_data_set(registered, capsys):
     output = registered / "out" / "sheet.png"
     command = ["--dataset", NAME, "--output", str(output), "--num", "4", "--columns", "2"]
