@@ -111,12 +111,15 @@ def _expect(kind: Any, value: Any, expected: str, place: str) -> Any:
 
 
 def _read_classes(source: Path) -> list[str]:
-    """Return the labels of `label_config.xml`, in their order; none without the file."""
+    """Return the labels of `label_config.xml`, in their order; none without the file.
+
+    If a label has an `alias`, this is its name in the export.
+    """
     path = source.parent / _CONFIG
     if not path.is_file():
         return []
     labels = read_xml(path).iter("Label")
-    return list(dict.fromkeys(label.get("value", "") for label in labels))
+    return list(dict.fromkeys(label.get("alias") or label.get("value", "") for label in labels))
 
 
 def _choose_annotation(task: dict[str, Any], place: str, notes: IssueCounter) -> Any:

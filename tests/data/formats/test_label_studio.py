@@ -163,6 +163,11 @@ def test_the_order_of_the_classes_is_in_the_labelling_interface(tmp_path):
         f"{labels}</PolygonLabels></View>"
     )
     assert classes_of(read(path, "label-studio")[0]) == ["zebra", "cat"]
+    config = (tmp_path / "label_config.xml").read_text()
+    (tmp_path / "label_config.xml").write_text(  # the export has the alias
+        config.replace('value="cat"', 'value="A cat, not a dog" alias="cat"')
+    )
+    assert classes_of(read(path, "label-studio")[0]) == ["zebra", "cat"]
     (tmp_path / "label_config.xml").write_text("<View><Image")
     with pytest.raises(UserError, match=r"label_config\.xml: not xml: .* line 1"):
         read(path, "label-studio")
