@@ -119,7 +119,7 @@ def _read_classes(source: Path) -> list[str]:
     if not path.is_file():
         return []
     labels = read_xml(path).iter("Label")
-    return list(dict.fromkeys(label.get("alias") or label.get("value", "") for label in labels))
+    return list(dict.fromkeys(label.get("alias", "") or label.get("value", "") for label in labels))
 
 
 def _choose_annotation(task: dict[str, Any], place: str, notes: IssueCounter) -> Any:
