@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 from urllib.parse import unquote
@@ -26,6 +26,8 @@ HEADERS_CHECKED = 2000  # images whose header is compared with the json, evenly 
 
 _FOLDERS_SEARCHED = 300  # where the images might be instead
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+_Kind = Callable[[os.DirEntry[str]], bool]  # a method of an entry: is_file or is_dir
 
 
 class _Folders:
@@ -43,24 +45,33 @@ class _Folders:
     def has_file(self, path: str) -> bool:
         """Return whether `path` is a file, or a link to one."""
         folder, name = os.path.split(path)
-        return name in self._names(folder)
+        return name in self._names(folder, os.DirEntry.is_file)
 
-    def find_similar(self, path: str) -> str:
-        """Return the only name in the folder of `path` that differs in capitals or accents."""
-        folder, name = os.path.split(path)
-        similar = self._plain_names(folder).get(_plain(name), [])
-        return similar[0] if len(similar) == 1 else ""
+    def find_similar(self, root: str, name: str) -> str:
+        """Return the only file in `root` whose path differs from `name` in capitals or accents."""
+        found = ""
+        *parts, last = name.split("/")
+        kinds = [os.DirEntry.is_dir] * len(parts) + [os.DirEntry.is_file]
+        for part, kind in zip([*parts, last], kinds, strict=True):
+            folder = os.path.join(root, found)
+            similar = [part]
+            if part not in ("", ".", "..", *self._names(folder, kind)):
+                similar = self._plain_names(folder, kind).get(_plain(part), [])
+            if len(similar) != 1:
+                return ""
+            found = os.path.join(found, similar[0])
+        return found
 
-    def _group_names(self, folder: str) -> dict[str, list[str]]:
+    def _group_names(self, folder: str, kind: _Kind) -> dict[str, list[str]]:
         groups = defaultdict(list)
-        for name in self._names(folder):
+        for name in self._names(folder, kind):
             groups[_plain(name)].append(name)
         return groups
 
-    def _list(self, folder: str) -> set[str]:
+    def _list(self, folder: str, kind: _Kind) -> set[str]:
         try:
             with os.scandir(folder or ".") as entries:
-                return {entry.name for entry in entries if _is_file(entry)}
+                return {entry.name for entry in entries if _is(entry, kind)}
         except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no possible name
             return set()
         except OSError as error:  # for example no permission, or links in a circle
@@ -73,9 +84,9 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def _is(entry: os.DirEntry[str], kind: _Kind) -> bool:
     try:
-        return entry.is_file()
+        return kind(entry)
     except OSError:  # a link in a circle
         return False
 
@@ -168,8 +179,8 @@ def _find_name(own: str, root: str, folders: _Folders) -> tuple[str, str]:
         end = "/".join(parts[length:])
         if parts[:length] == tail[-length:] and folders.has_file(os.path.join(root, end)):
             return end, "`file_name` began with the name of the image folder"
-    if similar := folders.find_similar(os.path.join(root, name)):
-        return os.path.join(os.path.dirname(name), similar), "`file_name` was in other capitals"
+    if similar := folders.find_similar(root, name):
+        return similar, "`file_name` was in other capitals"
     return "", ""
 
 

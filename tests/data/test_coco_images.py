@@ -47,6 +47,7 @@ FOUND = {  # name -> `file_name`, the name here, what is said
     "a drive": (r"C:\set\2.png", "2.png", "a path of another machine"),
     "a share": (r"\\server\set\2.png", "2.png", "a path of another machine"),
     "capitals": ("sub/deep/3.PNG", "sub/deep/3.png", "in other capitals"),
+    "capitals of folders": ("SUB/./Deep/3.png", "sub/./deep/3.png", "in other capitals"),
     "an accent on its own": ("sub/e\u0301.png", "sub/\xe9.png", "in other capitals"),
     "a URL": ("https://x.org/a/2.png?w=40#top", "2.png", "a URL; only its end is used"),
     "a quoted URL": ("s3://bucket/sub%2Fdeep/3.png", "sub/deep/3.png", "a URL"),
@@ -74,6 +75,15 @@ def test_capitals_that_fit_two_files(folder):
     (folder / "2.PNG").touch()
     assert find(folder, "2.Png")[0] == [""]
     assert find(folder, "2.PNG", "2.png") == (["2.PNG", "2.png"], [], "")
+
+
+def test_folders_in_other_capitals_and_accents(folder):
+    (folder / "Pr\xfcfling").mkdir()
+    (folder / "1.png").rename(folder / "Pr\xfcfling" / "1.png")
+    assert find(folder, "pru\u0308fling/1.PNG")[0] == ["Pr\xfcfling/1.png"]  # as macOS writes it
+    (folder / "pr\xfcfling").mkdir()
+    assert find(folder, "PR\xdcFLING/1.png")[0] == [""]  # two folders fit
+    assert find(folder, "Pr\xfcfling/1.PNG")[0] == ["Pr\xfcfling/1.png"]
 
 
 @pytest.mark.parametrize("other", ["https://x.org/b/1.png", "1.png"])
