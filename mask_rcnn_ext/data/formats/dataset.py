@@ -147,9 +147,12 @@ class DatasetBuilder:
     ) -> None:
         """Add an object: the union of `parts`, or a `box` without a mask.
 
-        `notes` counts boxes without a mask, and objects that are left out because pycocotools
-        cannot draw a part.
+        `notes` counts boxes without a mask, and objects that are left out: because they have no
+        label, or because pycocotools cannot draw a part.
         """
+        if not label.strip():
+            self.notes.add("object without a label: left out", place)
+            return
         if self.classes and label not in self.classes:
             raise UserError(
                 f"{place}: the class {label!r} is not among the classes of the data set: "

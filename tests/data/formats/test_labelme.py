@@ -117,6 +117,16 @@ def test_classes_come_from_labels_txt_or_the_alphabet(tmp_path):
         read(root, "labelme")
 
 
+def test_shapes_without_a_label_are_counted(tmp_path):
+    root = make(tmp_path, shape("dog"), shape(""), shape(" "))
+    for text in (None, "dog\n"):
+        if text:
+            (root / "labels.txt").write_text(text, encoding="utf-8")
+        dataset, counted = read(root, "labelme")
+        assert classes_of(dataset) == ["dog"]
+        assert counted == {"object without a label: left out": 2}
+
+
 def test_shapes_to_ignore_are_no_objects(tmp_path):
     """As in the tool's labelme2coco.py, with and without a list of the labels."""
     root = make(tmp_path, shape("dog"), shape("__ignore__"), shape("_background_"))
