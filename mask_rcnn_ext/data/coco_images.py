@@ -157,6 +157,14 @@ def _explain_root(image_root: str) -> str:
 
 def _find_name(own: str, root: str, folders: _Folders) -> tuple[str, str]:
     """Return the name of the file inside `root` and the change, or "" twice."""
+    name, change = _find_unquoted_name(own, root, folders)
+    if not name and "%" in own:  # Label Studio writes "%C3%A9" for an accent in the path of a file
+        name, change = _find_unquoted_name(unquote(own), root, folders)
+        change = change or "`file_name` was quoted as in a URL"
+    return (name, change) if name else ("", "")
+
+
+def _find_unquoted_name(own: str, root: str, folders: _Folders) -> tuple[str, str]:
     if folders.has_file(os.path.join(root, own)):
         return own, ""
     name, foreign = own, ""
@@ -166,14 +174,17 @@ def _find_name(own: str, root: str, folders: _Folders) -> tuple[str, str]:
         foreign = "a path of another machine"
     name = name.replace("\\", "/")
     parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name != own and not foreign and folders.has_file(os.path.join(root, name)):
+        return name, "`file_name` had backslashes"
+    if parts and parts[0] == "..":  # of Label Studio and X-AnyLabeling
+        foreign = "a path that leads out of the image folder"
+        parts = [part for part in parts if part != ".."]
     if foreign:
         for start in range(len(parts)):
             end = "/".join(parts[start:])
             if folders.has_file(os.path.join(root, end)):
                 return end, f"`file_name` was {foreign}; only its end is used"
         return "", ""
-    if name != own and folders.has_file(os.path.join(root, name)):
-        return name, "`file_name` had backslashes"
     tail = os.path.abspath(root).split(os.sep)
     for length in range(1, len(parts)):
         end = "/".join(parts[length:])
