@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import yaml
@@ -43,9 +44,10 @@ def read_yolo(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
     image_root = _absolute(images) if images else _common_root(found, root)
     builder = DatasetBuilder(image_root, notes, names)
     seen: set[Path] = set()
+    quoted: dict[Path, dict[str, Path]] = {}
     for split, paths in found.items():
         for path in paths:
-            label = _label_path(path, root, images)
+            label = _find_label(_label_path(path, root, images), quoted)
             image = builder.add_image(str(path.relative_to(image_root)), str(path), split=split)
             if not label.is_file():
                 notes.add("image without a label file: an image without objects", path.name)
@@ -214,6 +216,20 @@ def _label_path(image: Path, root: Path, images: Path | None) -> Path:
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     return Path(*parts, name)
+
+
+def _find_label(path: Path, quoted: dict[Path, dict[str, Path]]) -> Path:
+    """Return the file of labels: Label Studio writes "%C3%A9.txt" for "é.png".
+
+    Args:
+        path: the file, whose name may be quoted.
+        quoted: folder -> name -> file with the quoted name; a folder is added when it is needed.
+    """
+    if path.is_file():
+        return path
+    if path.parent not in quoted:
+        quoted[path.parent] = {unquote(p.name): p for p in path.parent.glob("*%*.txt")}
+    return quoted[path.parent].get(path.name, path)
 
 
 def _read_labels(path: Path, image: dict[str, Any], builder: DatasetBuilder) -> None:

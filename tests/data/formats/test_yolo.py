@@ -114,6 +114,15 @@ def test_label_studio_writes_classes_txt_and_no_yaml(tmp_path):
     assert classes_of(dataset) == ["zebra", "ape"]
 
 
+def test_label_studio_quotes_the_names_of_labels(tmp_path):
+    """Without their labels, the images would be images without objects."""
+    labels = {"%C3%A9%20(1).txt": SQUARE, "100%.txt": RIGHT, "no.txt": SQUARE}
+    images = ("\xe9 (1).png", "100%.png", "no.png")
+    dataset, counted = read(make(tmp_path, labels, images=images), "yolo")
+    assert len(only(dataset)["annotations"]) == 3
+    assert counted == {}
+
+
 def test_without_names_the_numbers_are_names(tmp_path):
     labels = {"a b.txt": f"{SQUARE}\n{RIGHT.replace('1', '10', 1)}\n2{SQUARE[1:]}"}
     dataset, counted = read(make(tmp_path, labels, yaml=""), "yolo")
