@@ -27,8 +27,12 @@ __all__ = [
 
 
 def is_hidden(path: Path) -> bool:
-    """Return whether a file is hidden, such as the "._x.jpg" that macOS leaves next to "x.jpg"."""
-    return path.name.startswith(".")
+    """Return whether a file or folder is hidden.
+
+    Examples are the "._x.jpg" that macOS leaves next to "x.jpg", and the "@eaDir" with small copies
+    of the images that a network drive of Synology adds to each folder.
+    """
+    return path.name.startswith(".") or path.name == "@eaDir"
 
 
 def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:

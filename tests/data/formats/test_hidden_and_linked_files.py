@@ -1,4 +1,4 @@
-"""Hidden files, which macOS and Jupyter write, are no data. Folders that are links are read."""
+"""Hidden files, of macOS, Jupyter and Synology, are no data. Folders that are links are read."""
 
 import errno
 import os
@@ -15,12 +15,14 @@ WRITTEN = sorted(name for name, (_, write) in FORMATS.items() if write and name 
 
 
 def hide_copies(folder):
-    """Give each file below `folder` a file of macOS, and a copy that Jupyter would make."""
+    """Give each file below `folder` a file of macOS, and copies as of Jupyter and Synology."""
     for path in [p for p in folder.rglob("*") if p.is_file()]:
         path.with_name(f"._{path.name}").write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X")
         saved = path.parent / ".ipynb_checkpoints" / f"{path.stem}-checkpoint{path.suffix}"
-        saved.parent.mkdir(exist_ok=True)
-        shutil.copyfile(path, saved)
+        thumbnail = path.parent / "@eaDir" / path.name / f"SYNOPHOTO_THUMB_M{path.suffix}"
+        for copy in (saved, thumbnail):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
 
 
 @pytest.mark.parametrize("name", WRITTEN)
