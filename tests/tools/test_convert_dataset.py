@@ -69,8 +69,10 @@ def test_without_a_training_set_no_command_is_shown(tmp_path, capsys):
     for split in ("val", "test"):
         (yolo / "images" / split).mkdir()
         (yolo / "labels" / split).mkdir()
-        name = sorted((yolo / "images" / "train").iterdir())[0].name
-        (yolo / "images" / "train" / name).rename(yolo / "images" / split / name)
+        name = sorted((yolo / "images" / "train").iterdir())[0].stem
+        for folder in ("images", "labels"):
+            (file,) = (yolo / folder / "train").glob(f"{name}.*")
+            file.rename(yolo / folder / split / file.name)
     (yolo / "data.yaml").write_text("names: [cat, dog]\nval: images/val\ntest: images/test\n")
     capsys.readouterr()
     assert tool.main([str(yolo), str(output)]) == 0

@@ -6,6 +6,7 @@ same way here.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,15 +46,19 @@ def read_yolo(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
     builder = DatasetBuilder(image_root, notes, names)
     seen: set[Path] = set()
     quoted: dict[Path, dict[str, Path]] = {}
+    below = _index_labels(root) if images else {}
     for split, paths in found.items():
         for path in paths:
             label = _find_label(_label_path(path, root, images), quoted)
+            label = label if label.is_file() else below.get(label.name, label)
             image = builder.add_image(str(path.relative_to(image_root)), str(path), split=split)
             if not label.is_file():
                 notes.add("image without a label file: an image without objects", path.name)
                 continue
             seen.add(label)
             _read_labels(label, image, builder)
+    if not seen:
+        raise UserError(f"{source}: no image has a label file; expected {label} for {path.name}")
     lonely = {p for label in {p.parent for p in seen} for p in label.glob("*.txt")} - seen
     for path in sorted(p for p in lonely if p.name != "classes.txt" and not is_hidden(p)):
         notes.add("label file without an image", path.name)
@@ -182,7 +187,10 @@ def _resolve(entry: str, bases: list[Path], place: str) -> list[Path]:
         options = [base / name for name in names for base in (path.parent, *bases)]
         file = next((p for p in options if os.path.isfile(p)), None)
         if file is None:
-            raise UserError(f"{path}, line {number}: image not found: {line}")
+            raise UserError(
+                f"{path}, line {number}: image not found: {line}. If the images are elsewhere, "
+                "give their folder with --images"
+            )
         found.append(file)
     return [_absolute(file) for file in found]
 
@@ -209,13 +217,25 @@ def _label_path(image: Path, root: Path, images: Path | None) -> Path:
     """Return the path of the labels of an image: as in Ultralytics, `images` becomes `labels`."""
     name = f"{image.stem}.txt"
     if images:
-        inside = image.parent.relative_to(_absolute(images))
-        folder = root / "labels" if (root / "labels").is_dir() else root
-        return folder / inside / name
+        return _label_folder(root) / image.parent.relative_to(_absolute(images)) / name
     parts = list(image.parent.parts)
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     return Path(*parts, name)
+
+
+def _label_folder(root: Path) -> Path:
+    return root / "labels" if (root / "labels").is_dir() else root
+
+
+def _index_labels(root: Path) -> dict[str, Path]:
+    """Return name -> file of labels in all folders: CVAT's, without images, are in labels/train.
+
+    Names that occur twice are left out.
+    """
+    files = list_files(_label_folder(root), (".txt",))
+    times = Counter(path.name for path in files)
+    return {path.name: path for path in files if times[path.name] == 1}
 
 
 def _find_label(path: Path, quoted: dict[Path, dict[str, Path]]) -> Path:

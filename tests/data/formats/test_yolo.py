@@ -138,6 +138,27 @@ def test_labels_in_a_folder_of_their_own(tmp_path):
     np.testing.assert_array_equal(masks_of(dataset)[0], square())
 
 
+def test_labels_of_cvat_without_the_images(tmp_path):
+    """They are in a folder for each subset, the user's images are in another folder."""
+    for name in ("1", "2", "3"):
+        save_image(tmp_path / "photos" / f"{name}.jpg")
+    for file in ("Train/1.txt", "Train/3.txt", "Validation/2.txt", "Validation/3.txt"):
+        path = tmp_path / "export" / "labels" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(SQUARE)
+    (tmp_path / "export" / "data.yaml").write_text("names: {0: cat}\npath: .\nTrain: Train.txt\n")
+    (tmp_path / "export" / "Train.txt").write_text("data/images/Train/1.jpg\n")
+    with pytest.raises(UserError, match=r"1\.jpg\. If the images are elsewhere, .* --images"):
+        read(tmp_path / "export", "yolo")
+    dataset, counted = read(tmp_path / "export", "yolo", tmp_path / "photos")
+    assert [a["image_id"] for a in only(dataset)["annotations"]] == [1, 2]
+    # Which of the two files called 3.txt is right, is not known.
+    assert counted["image without a label file: an image without objects"] == 1
+    save_image(tmp_path / "others" / "x.png")
+    with pytest.raises(UserError, match=r"no image has a label file; expected .*x\.txt for x\.png"):
+        read(tmp_path / "export", "yolo", tmp_path / "others")
+
+
 def test_what_is_counted(tmp_path):
     labels = {"a b.txt": "0 0.5 0.5 0.5 0.5\n0 0 0 0.5 0.5 1 1\n", "gone.txt": SQUARE}
     dataset, counted = read(make(tmp_path, labels, images=("a b.png", "2.png")), "yolo")
