@@ -22,6 +22,7 @@ __all__ = [
     "read_lines",
     "read_text",
     "read_xml",
+    "require_images",
     "write_text",
 ]
 
@@ -65,12 +66,19 @@ def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
             yield path
 
 
+def require_images(root: Path) -> None:
+    """Raise a `UserError` if there is no folder of the images."""
+    if not root.is_dir():
+        raise UserError(f"image folder not found: {root}. Give it with --images")
+
+
 def index_images(root: Path) -> dict[str, Path]:
     """Return the images of a folder: name without its suffix, relative to `root` -> path.
 
     Raises:
-        UserError: two images differ only in their suffix.
+        UserError: there is no such folder, or two images differ only in their suffix.
     """
+    require_images(root)
     found: dict[str, Path] = {}
     for path in list_files(root, IMAGE_SUFFIXES):
         other = found.setdefault(path.relative_to(root).with_suffix("").as_posix(), path)

@@ -22,7 +22,7 @@ from .dataset import (
     decode_mask,
     iterate,
 )
-from .files import flat_names, index_images, is_hidden, list_files
+from .files import flat_names, index_images, is_hidden, list_files, require_images
 
 __all__ = [
     "draw_objects",
@@ -79,8 +79,7 @@ def read_id_images(source: Path, images: Path | None, notes: IssueCounter) -> Da
     """
     inner = [source / name for name in _FOLDERS if (source / name).is_dir()]
     masks, root = (inner or [source])[0], images or source / "images"
-    if not root.is_dir():
-        raise UserError(f"image folder not found: {root}. Give it with --images")
+    require_images(root)
     if masks.resolve() == root.resolve():  # as Cellpose writes them: each file would be an image
         raise UserError(
             f"{masks}: the images and the files of numbers are in one folder. Move the files of "
@@ -127,6 +126,7 @@ def read_cityscapes(source: Path, images: Path | None, notes: IssueCounter) -> D
     files = [path for path in found if not is_hidden(path)]
     if not files:
         raise UserError(f"{fine}: no SPLIT/CITY/*_gtFine_instanceIds.png found")
+    require_images(root)
     builder = DatasetBuilder(root, notes, list(_CITYSCAPES.values()))
     for file in files:
         inside = file.relative_to(fine)

@@ -112,6 +112,9 @@ def test_cityscapes(tmp_path):
     assert sorted(found) == [("car", 0, 25), ("car", 1, 25), ("person", 0, 25), ("person", 0, 25)]
     with pytest.raises(UserError, match="no SPLIT/CITY"):
         read(tmp_path / "gtFine", "cityscapes")
+    (tmp_path / "leftImg8bit").rename(tmp_path / "photos")
+    with pytest.raises(UserError, match=r"image folder not found: .* Give it with --images"):
+        read(tmp_path, "cityscapes")
 
 
 def test_the_data_science_bowl(tmp_path):

@@ -132,6 +132,9 @@ def test_what_is_wrong_is_named(tmp_path):
     save(root / "SegmentationClass" / "2007_000032.png", classes)
     with pytest.raises(UserError, match=r"2007_000032\.png, object 1: class number 21, of 20"):
         read(root, "voc")
+    (root / "JPEGImages").rename(root / "photos")
+    with pytest.raises(UserError, match=r"image folder not found: .*JPEGImages. Give it with --im"):
+        read(root, "voc")
     save_image(root / "JPEGImages" / "2007_000032.jpg", (W, H + 1))
     with pytest.raises(UserError, match=r"says 40 x 30 pixels .* the file is 40 x 31"):
         read(root, "voc")
