@@ -236,15 +236,20 @@ def _list_names(folder: str) -> list[str]:
 
 
 def _nearby_folders(root: str) -> Iterator[str]:
-    """Yield the two folders above `root`, and all folders up to two levels below it."""
+    """Yield the two folders above `root`, and the folders up to two levels below it or next to it.
+
+    The images of `annotations/a.json` are often in `images/train`.
+    """
     root = os.path.abspath(root)
-    yield os.path.dirname(root)
-    yield os.path.dirname(os.path.dirname(root))
-    for folder, inner, _ in os.walk(root):
-        depth = os.path.relpath(folder, root).count(os.sep) + 1 if folder != root else 0
-        inner[:] = sorted(inner) if depth < 2 else []
-        if depth:
-            yield folder
+    above = os.path.dirname(root)
+    yield above
+    yield os.path.dirname(above)
+    for start in (root, above):
+        for folder, inner, _ in os.walk(start):
+            depth = os.path.relpath(folder, start).count(os.sep) + 1 if folder != start else 0
+            inner[:] = sorted(inner) if depth < 2 else []
+            if depth:
+                yield folder
 
 
 def check_image_sizes(

@@ -129,9 +129,11 @@ def test_missing_files_are_counted_and_the_folder_shown(folder):
         pytest.param("images/sub", ["1.png", "2.png"], "images", id="too low"),
         pytest.param("images/sub/deep", ["1.png"], "images", id="two too low"),
         pytest.param("images", ["other/1.png"], ".", id="next to it"),
+        pytest.param("annotations", ["deep/3.png"], "images/sub", id="below one next to it"),
     ],
 )
 def test_the_right_folder_is_suggested(folder, given, names, right):
+    (folder.parent / "annotations").mkdir()
     (folder.parent / "other").mkdir()
     (folder.parent / "other" / "1.png").touch()
     root = folder.parent / given

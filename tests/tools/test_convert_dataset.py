@@ -52,6 +52,17 @@ def test_there_and_back_and_what_train_net_takes(tmp_path, capsys):
     assert sorted(boxes[1] + boxes[2]) == boxes[0]
 
 
+def test_images_next_to_the_folder_of_the_json_are_named(tmp_path, capsys):
+    path, images = write_coco(tmp_path / "data", images=2)
+    moved = tmp_path / "data" / "annotations" / path.name
+    moved.parent.mkdir()
+    path.rename(moved)
+    assert tool.main([str(moved), str(tmp_path / "all.json")]) == 2
+    said = read_error(capsys)
+    assert f"They are in {images}: " in said
+    assert said.rstrip().endswith("If the images are in another folder, give it with --images")
+
+
 def test_the_command_that_trains_is_one_for_the_shell(tmp_path, capsys):
     path, images = write_coco(tmp_path / "my $HOME", images=2)
     output = tmp_path / "all.json"

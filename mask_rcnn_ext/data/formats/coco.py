@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 from ...files import atomic_open
-from ..coco_json import check_coco_json
+from ..coco_json import inspect_coco_json, raise_faults
 from ..findings import IssueCounter
-from .dataset import Dataset
+from .dataset import IMAGES_ELSEWHERE, Dataset
 
 __all__ = ["read_coco", "write_coco"]
 
@@ -17,7 +17,10 @@ def read_coco(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
     The images are in the folder of the json, or in `images`.
     """
     root = str(images or source.parent)
-    file = check_coco_json(str(source), root, masks=False, allow_empty=True)
+    file = inspect_coco_json(str(source), root, masks=False, allow_empty=True)
+    if images is None and file.faults and "" in file.image_paths:
+        file.faults[0] += f". {IMAGES_ELSEWHERE}"
+    raise_faults(file.faults)
     return Dataset({"": file.content}, root)
 
 

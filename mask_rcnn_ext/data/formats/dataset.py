@@ -20,6 +20,7 @@ from ..findings import IssueCounter
 from ..images import read_header
 
 __all__ = [
+    "IMAGES_ELSEWHERE",
     "SPLITS",
     "AnnotatedShape",
     "Bools",
@@ -40,6 +41,7 @@ MaskPart = list[float] | Bools | dict[str, Any]
 Box = tuple[float, ...]  # x, y, width, height; pixels
 AnnotatedShape = MaskPart | Box
 
+IMAGES_ELSEWHERE = "If the images are in another folder, give it with --images"
 SPLITS = ("train", "val", "test")  # that yolo and voc read, under any of their names
 
 _DECIMALS = 4  # of a pixel; coordinates from fractions and percentages are rounded
@@ -91,7 +93,7 @@ class DatasetBuilder:
         images = [{"id": name, "file_name": name} for name in names]
         _, faults = find_image_files(images, self.image_root, self.notes)
         if faults:
-            raise UserError(f"{place}: {faults[0]}")
+            raise UserError(f"{place}: {faults[0]}. {IMAGES_ELSEWHERE}")
         return {str(image["id"]): image["file_name"] for image in images}
 
     def add_image(
