@@ -39,7 +39,8 @@ def is_hidden(path: Path) -> bool:
 def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """Return the files of a folder and of its subfolders, sorted, without hidden ones.
 
-    Links to folders are followed, but not in a circle.
+    Links to folders are followed, but not to a folder that is read in its own place, and not in a
+    circle.
 
     Args:
         folder: where to look.
@@ -53,6 +54,8 @@ def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
 
 def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
     real = os.path.realpath(folder)
+    if folder.is_symlink() and any(Path(real).is_relative_to(path) for path in above):
+        return
     if real in above:
         return
     try:

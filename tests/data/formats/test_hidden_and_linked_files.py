@@ -47,7 +47,7 @@ def write_labelme(folder):
         write_json(inside / "1.json", {"shapes": shapes, "imagePath": "1.png"})
 
 
-def test_folders_that_are_links_are_read_once(tmp_path):
+def test_folders_that_are_links_are_read(tmp_path):
     other, home = tmp_path / "other", tmp_path / "home"
     write_labelme(other)
     home.mkdir()
@@ -56,6 +56,14 @@ def test_folders_that_are_links_are_read_once(tmp_path):
     content = only(read(home, "labelme")[0])
     assert [i["file_name"] for i in content["images"]] == ["1.png", "below/1.png"]
     assert len(content["annotations"]) == 2
+
+
+def test_a_link_to_a_folder_that_is_read_in_its_own_place(tmp_path):
+    write_labelme(tmp_path / "day 1")
+    (tmp_path / "day 1" / "last").symlink_to(tmp_path / "day 1" / "below")
+    (tmp_path / "latest").symlink_to(tmp_path / "day 1")
+    names = [i["file_name"] for i in only(read(tmp_path, "labelme")[0])["images"]]
+    assert names == ["1.png", "below/1.png"]
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
