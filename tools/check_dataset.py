@@ -83,6 +83,7 @@ from mask_rcnn_ext.data.fixed_json import require_fixable_names, write_fixed_jso
 from mask_rcnn_ext.data.own_data import inspect_own_data, split_own_data
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.data.split import require_split
+from mask_rcnn_ext.engine.interruption import raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.errors import count_noun
 from mask_rcnn_ext.files import atomic_open, writable_folder
@@ -138,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--channels: expected a number of channels, got {args.channels}")
     require_split(args.split, args.group_by)
     set_pixel_limit(args.max_image_pixels)
-    with contextlib.ExitStack() as stack:
+    with raise_signals(), contextlib.ExitStack() as stack:
         if args.output:
             stack.enter_context(writable_folder(args.output))
         temporary = "" if args.output else stack.enter_context(tempfile.TemporaryDirectory())

@@ -76,6 +76,7 @@ from mask_rcnn_ext.data.findings import IssueCounter
 from mask_rcnn_ext.data.formats import Dataset, guess_format, read_dataset, write_dataset
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.data.split import require_split, split_coco
+from mask_rcnn_ext.engine.interruption import raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.errors import count_noun
 
@@ -98,7 +99,8 @@ def convert(args: argparse.Namespace) -> None:
             dataset.splits[""], args.split, group_by=args.group_by, seed=args.seed
         )
         dataset = Dataset({"train": train, "val": val}, dataset.image_root)
-    written = write_dataset(dataset, args.target, args.output, notes)
+    with raise_signals():
+        written = write_dataset(dataset, args.target, args.output, notes)
     _print_counts(dataset)
     for kind, found in notes.issues.items():
         print(f"  {len(found)} x {kind} (first: {found[0]})")

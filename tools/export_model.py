@@ -65,6 +65,7 @@ if __name__ == "__main__":
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.data_of_run import prepare_data
+from mask_rcnn_ext.engine.interruption import raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.export.export_model import export_model
 from mask_rcnn_ext.files import read_json
@@ -126,15 +127,17 @@ def export(args: argparse.Namespace) -> None:
         UserError: wrong usage, or the export is refused.
     """
     cfg = load_config_of_model(args)
-    path = export_model(
-        cfg,
-        args.output,
-        [] if args.format == "safetensors" else list_images(args, cfg),
-        format=args.format,
-        int8=args.int8,
-        max_ap_loss=args.max_ap_loss,
-        calibration_images=args.calibration_images,
-    )
+    images = [] if args.format == "safetensors" else list_images(args, cfg)
+    with raise_signals():
+        path = export_model(
+            cfg,
+            args.output,
+            images,
+            format=args.format,
+            int8=args.int8,
+            max_ap_loss=args.max_ap_loss,
+            calibration_images=args.calibration_images,
+        )
     print(f"exported model: {path}")
     if args.format == "safetensors":
         print("checked: all weights are equal to the last bit")

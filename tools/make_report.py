@@ -37,6 +37,7 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.catalog import require_datasets
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.engine.data_of_run import register_data_of
+from mask_rcnn_ext.engine.interruption import raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.errors import require_range
 from mask_rcnn_ext.files import read_json
@@ -95,7 +96,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def make_report(args: argparse.Namespace) -> None:
     """Write the report that the command line asks for, and print its files."""
     run = read_run(args.run)
-    with tempfile.TemporaryDirectory() as clean_dir:
+    with raise_signals(), tempfile.TemporaryDirectory() as clean_dir:
         train, test, notes, warnings = find_data(run.config, clean_dir)
         written = write_report(
             args.run,
