@@ -31,7 +31,7 @@ from detectron2.config import CfgNode
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.checkpoint.description import load_contents, parse_config
-from mask_rcnn_ext.config import find_changed_keys
+from mask_rcnn_ext.config import allow_new_keys, find_changed_keys
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.errors import count_noun
 from mask_rcnn_ext.model_files import is_exported
@@ -120,7 +120,7 @@ def describe(path: str) -> Iterator[str]:
     """
     if is_exported(path):
         yield path
-        cfg = read_exported_config(path)
+        cfg = read_exported_config(path, add_keys=allow_new_keys)
         cfg.MODEL.WEIGHTS = ""  # it is the file itself
         yield from describe_names({}, cfg)
         yield from describe_images(cfg)
@@ -130,7 +130,7 @@ def describe(path: str) -> Iterator[str]:
     contents = load_contents(path)
     yield path
     try:
-        cfg = parse_config(contents, path)
+        cfg = parse_config(contents, path, add_keys=allow_new_keys)
         cfg.MODEL.WEIGHTS = ""  # it is the file itself
     except UserError as error:
         cfg, missing = None, str(error)

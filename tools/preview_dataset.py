@@ -81,8 +81,9 @@ from mask_rcnn_ext.config_files import find_config_file
 from mask_rcnn_ext.data.bands import read_picture
 from mask_rcnn_ext.data.catalog import require_datasets
 from mask_rcnn_ext.data.own_data import register_own_data
-from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
+from mask_rcnn_ext.data.pixel_limit import get_pixel_limit, set_pixel_limit
 from mask_rcnn_ext.data.pixel_statistics import fill_pixel_statistics, require_channels
+from mask_rcnn_ext.engine.interruption import raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.errors import count_noun, require_range
@@ -129,6 +130,20 @@ def draw_record(
     )
 
 
+def require_size(tiles: int, size: int) -> None:
+    """Check that a sheet has no more pixels than an image may have, for the sake of memory.
+
+    Raises:
+        UserError: it has more.
+    """
+    limit = get_pixel_limit()
+    if limit and tiles * size**2 > limit:
+        raise UserError(
+            f"the sheet would have {count_noun(tiles, 'picture')} of {size:,} x {size:,} pixels, "
+            f"more than {limit:,} pixels in all: lower --size or --num"
+        )
+
+
 def make_sheet(name: str, args: argparse.Namespace) -> DatasetSummary:
     """Write the sheet of a registered data set to `args.output`; return its counts."""
     records = DatasetCatalog.get(name)
@@ -136,6 +151,7 @@ def make_sheet(name: str, args: argparse.Namespace) -> DatasetSummary:
         raise UserError(f"data set {name!r} has no images")
     summary = count_instances(name)
     count = min(args.num or 24, len(records))
+    require_size(count, args.size)
     indices = sorted(random.Random(args.seed).sample(range(len(records)), count))
     chosen = [records[index] for index in indices]
     tiles = [draw_record(record, summary.class_names, args.size) for record in chosen]
@@ -163,6 +179,7 @@ def make_augmented_sheet(name: str, cfg: CfgNode, args: argparse.Namespace) -> D
     fill_pixel_statistics(cfg, DatasetCatalog.get(name))
     data = Trainer.build_train_loader(cfg, args.seed).dataset
     count, draws = min(args.num or 4, len(data)), max(1, args.columns - 1)
+    require_size(count * (draws + 1), args.size)
     indices = sorted(random.Random(args.seed).sample(range(len(data)), count))
     tiles, titles = [], []
     for row, index in enumerate(indices):
@@ -232,7 +249,7 @@ def preview(args: argparse.Namespace) -> None:
     cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS = args.channels or cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
     require_channels(cfg, measured=False)
     set_pixel_limit(args.max_image_pixels or cfg.MASK_RCNN_EXT.DATA.MAX_IMAGE_PIXELS)
-    with tempfile.TemporaryDirectory() as clean_dir:
+    with raise_signals(), tempfile.TemporaryDirectory() as clean_dir:
         name = args.dataset
         if args.json:
             masks = cfg.MODEL.MASK_ON if args.augmented else not args.boxes

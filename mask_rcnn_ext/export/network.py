@@ -32,7 +32,8 @@ def require_exportable(cfg: CfgNode) -> None:
     """Check the kind of model.
 
     Raises:
-        UserError: the model has no RPN, predicts keypoints, or is of another kind.
+        UserError: the model has no RPN, predicts keypoints, or is of another kind, or the config
+            asks for test-time augmentation.
     """
     name = cfg.MODEL.META_ARCHITECTURE
     if cfg.MODEL.LOAD_PROPOSALS or name == "MaskRCNNExtRCNN":
@@ -47,6 +48,11 @@ def require_exportable(cfg: CfgNode) -> None:
         )
     if cfg.MODEL.KEYPOINT_ON:
         raise UserError("models with keypoints (MODEL.KEYPOINT_ON) cannot be exported")
+    if cfg.TEST.AUG.ENABLED:
+        raise UserError(
+            "an exported model has no test-time augmentation: set TEST.AUG.ENABLED False (at the "
+            "end of the command line: --opts TEST.AUG.ENABLED False)"
+        )
 
 
 class _Network(nn.Module):

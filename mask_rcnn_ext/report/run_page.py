@@ -54,7 +54,7 @@ def write_report(
     """Write `report.html`, `analysis.json` and `predictions.png` into a run's folder.
 
     The page names the parts that the run lacks. Without predictions, or if the test set cannot be
-    read, only the page is written.
+    read, only the page is written, and it says which files are of an earlier report.
 
     Args:
         folder: `OUTPUT_DIR` of the run.
@@ -79,6 +79,9 @@ def write_report(
     data += [("test", summary) for summary in test]
     shown = _show_predictions(run, test, num_images, score_threshold)
     missing = [*run.missing, *notes, *_shorten(shown.missing)]
+    new = {"analysis.json": shown.analysis, "predictions.png": shown.sheet}
+    kept = [name for name, part in new.items() if part is None and (run.folder / name).exists()]
+    missing += [f"{name} in this folder is of an earlier report." for name in kept]
     page = _render(run, data, shown, missing, list(data_warnings))
     written = [run.folder / "report.html"]
     with atomic_open(written[0], "w") as file:

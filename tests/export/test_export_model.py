@@ -131,11 +131,13 @@ def test_an_absent_library_is_named(library, cfg, images, onnx_path, tmp_path, m
         ("MODEL.KEYPOINT_ON", True, "keypoints"),
         ("MODEL.META_ARCHITECTURE", "MaskRCNNExtRCNN", "only models with an RPN"),
         ("MODEL.META_ARCHITECTURE", "RetinaNet", "RetinaNet cannot be exported"),
+        ("TEST.AUG.ENABLED", True, "no test-time augmentation: set TEST.AUG.ENABLED False"),
     ],
 )
-def test_other_models_are_refused(key, value, message, cfg, images, tmp_path):
+def test_other_models_are_refused(key, value, message, cfg, images, tmp_path, monkeypatch):
     cfg = cfg.clone()
     cfg.merge_from_list([key, value])
+    monkeypatch.setattr(exporting, "write_onnx", None)  # they are refused before it
     with pytest.raises(UserError, match=message):
         export_model(cfg, tmp_path / "out", images)
     assert not (tmp_path / "out").exists()

@@ -152,6 +152,17 @@ def test_parts_that_lack_are_said_and_do_not_stop_the_page(run_folder):
     assert not (run_folder / "analysis.json").exists()
 
 
+def test_files_of_an_earlier_report_are_told_apart(run_folder):
+    assert tool.main([str(run_folder)]) == 0
+    before = (run_folder / "analysis.json").read_bytes()
+    (run_folder / "inference/own_val/coco_instances_results.json").unlink()
+    assert tool.main([str(run_folder)]) == 0
+    text = Page(run_folder / "report.html").text
+    for name in ("analysis.json", "predictions.png"):
+        assert f"{name} in this folder is of an earlier report." in text
+    assert (run_folder / "analysis.json").read_bytes() == before
+
+
 def test_data_that_has_gone_is_said(run_folder):
     (run_folder.parent / "data.json").unlink()
     assert tool.main([str(run_folder)]) == 0

@@ -6,6 +6,7 @@ import inspect_model as tool  # tools/ is on the path
 import numpy as np
 import pytest
 import torch
+from detectron2.config import CfgNode
 from small_runs import read_error
 from support import write_coco
 from tiny_model import tiny_cfg, tiny_model
@@ -97,7 +98,17 @@ def test_a_file_of_somebody_else_cannot_steer_the_terminal(tmp_path, capsys):
     lines = inspect(tmp_path / "m.pth", capsys)
     assert r"classes: a\x1b[2Jb\nseed: 1 (1)" in lines
     assert r"seed: \r9" in lines
-    assert lines[-1].endswith("unknown config key 'A'")
+    assert lines[-2:] == ["config: 1 value other than the defaults", "  A: 1"]
+
+
+def test_the_config_of_a_model_with_keys_of_a_project_is_printed(tmp_path, capsys):
+    cfg = tiny_cfg(2)
+    cfg.MODEL.PROJECT = CfgNode({"WEIGHT": 0.3})
+    torch.save({"model": tiny_model(2).state_dict(), **describe_run(cfg, 7)}, tmp_path / "m.pth")
+    lines = inspect(tmp_path / "m.pth", capsys)
+    assert "  MODEL.ROI_HEADS.NUM_CLASSES: 2" in lines
+    assert "  MODEL.PROJECT.WEIGHT: 0.3" in lines
+    assert "images: 3 channels, BGR (INPUT.FORMAT)" in lines
 
 
 @pytest.mark.parametrize("content", [None, b"no checkpoint"])

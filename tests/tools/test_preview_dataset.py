@@ -135,6 +135,14 @@ def test_bad_input_is_exit_code_2(arguments, message, tmp_path, monkeypatch, cap
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("options", [["--size", "50000"], ["--size", "7000", "--augmented"]])
+def test_a_sheet_that_would_fill_the_memory_is_refused(options, registered, capsys):
+    output = registered / "sheet.png"
+    assert tool.main(["--dataset", NAME, "--output", str(output), *options]) == 2
+    assert "lower --size or --num" in capsys.readouterr().err
+    assert not output.exists()
+
+
 def test_a_missing_image_is_named_and_nothing_is_written(registered, capsys):
     (registered / "3.png").unlink()
     output = registered / "sheet.png"
