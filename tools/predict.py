@@ -158,7 +158,7 @@ def add_filter_options(parser: argparse.ArgumentParser) -> None:
 
 if __name__ == "__main__":
     # --help and simple mistakes end here, before the imports below, which take seconds.
-    _args = build_parser().parse_args()
+    _args = build_parser().parse_intermixed_args()
     stop_at_mistakes(_args, check_prediction, folder=_args.output)
 
 # The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
@@ -322,7 +322,7 @@ def report_end(args: argparse.Namespace, summary: Summary) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_intermixed_args(argv)
     return run_as_command(lambda: submit_prediction(args) if is_submission(args) else run(args))
 
 

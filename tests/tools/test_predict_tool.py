@@ -50,6 +50,15 @@ def test_folder_gives_results_images_and_pictures(predict, run_folder, tmp_path)
     ]
 
 
+def test_inputs_may_stand_before_and_after_the_options(predict, tmp_path, monkeypatch):
+    for name in ("a.png", "b.png", "-c.png"):
+        write_image(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert predict("a.png", more=["b.png", "--no-pictures", "--", "-c.png"]) == 0
+    names = [image["file_name"] for image in outputs(tmp_path)[1]["images"]]
+    assert names == ["a.png", "b.png", "-c.png"]
+
+
 def test_levels_of_speed(predict, tmp_path):
     write_image(tmp_path / "x.png")
     scores = {}
