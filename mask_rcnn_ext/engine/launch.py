@@ -149,6 +149,13 @@ def _drop_closed_output() -> bool:
     return closed
 
 
+def _open_closed_output() -> None:
+    """Send the output and the errors nowhere if the caller has closed them, as `>&-` does."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+
+
 def run_as_command(command: Callable[[], Any]) -> int:
     """Run the body of a command-line script and return the exit code of the script.
 
@@ -165,6 +172,7 @@ def run_as_command(command: Callable[[], Any]) -> int:
         - 1 after the system has killed a process of `launch`, which is named, or after a process on
           another machine has ended; or, without a line, if nobody reads the output any more.
     """
+    _open_closed_output()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see `let_ctrl_c_end`
         with contextlib.suppress(ValueError):  # in another thread than the main one
             signal.signal(signal.SIGINT, signal.default_int_handler)

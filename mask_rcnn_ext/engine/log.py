@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from logging.handlers import MemoryHandler
+from typing import Any
 
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -44,10 +45,13 @@ def start_log() -> None:
         rank = 1 if on_screen else comm.get_rank()
         setup_logger.__wrapped__(None, rank, name=name)
         logger.addHandler(held_back)
-        for handler in logger.handlers:
-            if handler not in before:
-                handler.setLevel(logging.DEBUG if handler is held_back else logging.INFO)
-                _added.append((logger, handler))
+        for handler in [each for each in logger.handlers if each not in before]:
+            if isinstance(handler, logging.StreamHandler):
+                logger.removeHandler(handler)
+                handler = _Screen.replace(handler)
+                logger.addHandler(handler)
+            handler.setLevel(logging.DEBUG if handler is held_back else logging.INFO)
+            _added.append((logger, handler))
 
 
 def open_log_file(folder: str) -> None:
@@ -69,8 +73,8 @@ def open_log_file(folder: str) -> None:
             _added[index] = (logger, file)
 
 
-class _LogFile(logging.FileHandler):
-    """A log file that ends when the disk is full, so that the run can go on."""
+class _Ending(logging.Handler):
+    """A handler that ends when its output takes nothing more, so that the run can go on."""
 
     _has_ended = False
 
@@ -85,8 +89,41 @@ class _LogFile(logging.FileHandler):
         if not isinstance(error, OSError):
             super().handleError(record)
             return
+        self._end()
+        with contextlib.suppress(OSError):
+            print(f"warning: {self._describe()} ends here: {error.strerror}", file=sys.stderr)
+
+    def _end(self) -> None:
         self._has_ended = True
-        print(f"warning: {self.baseFilename} ends here: {error.strerror}", file=sys.stderr)
+
+    def _describe(self) -> str:
+        raise NotImplementedError
+
+
+class _Screen(_Ending, logging.StreamHandler):  # type: ignore[type-arg]
+    """The handler for the screen; it ends if nobody reads it, as after `| head`."""
+
+    @classmethod
+    def replace(cls, handler: "logging.StreamHandler[Any]") -> "_Screen":
+        """Return a handler with the stream and the format of detectron2's."""
+        screen = cls(handler.stream)
+        screen.setFormatter(handler.formatter)
+        return screen
+
+    def _end(self) -> None:
+        for _, handler in _added:  # each logger has one
+            if isinstance(handler, _Screen):
+                handler._has_ended = True
+
+    def _describe(self) -> str:
+        return "the printed log"
+
+
+class _LogFile(_Ending, logging.FileHandler):
+    """A log file, which ends when the disk is full."""
+
+    def _describe(self) -> str:
+        return self.baseFilename
 
     def close(self) -> None:
         """Close the file, also when its last line cannot be written."""

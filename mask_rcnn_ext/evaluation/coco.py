@@ -5,7 +5,6 @@ import io
 import itertools
 import logging
 import math
-import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -176,7 +175,8 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
         finally:
             self._tasks = tasks
             # pycocotools prints -1 for what it cannot measure.
-            sys.stdout.write(printed.getvalue().replace("= -1.000", "= nan"))
+            with contextlib.suppress(OSError):  # nobody reads it; the results are files
+                print(printed.getvalue().replace("= -1.000", "= nan"), end="", flush=True)
 
     def _eval_compiled(self, predictions: list[dict[str, Any]]) -> None:
         if self._output_dir:

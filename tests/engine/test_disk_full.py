@@ -12,7 +12,7 @@ import sys
 import pytest
 import torch
 from small_runs import read_error, train_small, write_data, write_small_weights
-from support import REPO
+from support import REPO, SMALL, TINY_CONFIG
 
 from mask_rcnn_ext import run_as_command
 from mask_rcnn_ext.engine.log import end_log, open_log_file, start_log
@@ -58,6 +58,23 @@ def test_a_log_that_meets_a_full_disk_ends_with_one_line(tmp_path, capfd):
     assert err.count(f"warning: {tmp_path}/log.txt ends here: No space left on device") == 1
     assert "Traceback" not in err
     assert "lost" not in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_training_whose_output_nobody_reads_ends_with_its_results(closed, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    out, data = tmp_path / "out", write_data(tmp_path, train=2, val=2)
+    keys = [*SMALL, "MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "2", "OUTPUT_DIR", str(out)]
+    train = [sys.executable, str(REPO / "train_net.py"), "--config-file", TINY_CONFIG, *data]
+    close = ["bash", "-c", 'exec "$@" >&-', "bash"] if closed else []
+    with os.fdopen(writer, "w") as output, (tmp_path / "err").open("w") as errors:
+        assert subprocess.run([*close, *train, *keys], stdout=output, stderr=errors).returncode == 0
+    said = (tmp_path / "err").read_text()
+    assert "Traceback" not in said
+    assert said.count("warning: the printed log ends here: Broken pipe") == (not closed)
+    assert "AP50" in (out / "results.json").read_text()
+    assert "Per-category" in (out / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("broken", ["json.dumps", "torch.save"])
