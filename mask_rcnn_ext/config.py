@@ -8,6 +8,7 @@ import copy
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -77,9 +78,24 @@ def load_config(
         add_keys(cfg)
     if config_file:
         cfg.merge_from_file(config_file)
+        _follow_run(cfg, config_file)
     cfg.merge_from_list(list(overrides))
     publish_class_names(cfg)
     return cfg
+
+
+def _follow_run(cfg: ExtCfgNode, config_file: str) -> None:
+    """Let the config of a run that was moved or copied name the parts of `--split` next to it."""
+    own, folder = cfg.MASK_RCNN_EXT.DATA, os.path.dirname(os.path.abspath(config_file))
+    if os.path.basename(config_file) != "config.yaml":
+        return
+    for key in ("TRAIN_JSON", "VAL_JSON"):
+        part = os.path.join("data", os.path.basename(own[key]))
+        # OUTPUT_DIR may be relative, and is still that of the first place.
+        before = os.path.normpath(os.path.join(cfg.OUTPUT_DIR, part))
+        here = os.path.join(folder, part)
+        if own[key].endswith(os.path.join(os.sep, before)) and os.path.isfile(here):
+            own[key] = here
 
 
 def allow_new_keys(cfg: CfgNode) -> None:

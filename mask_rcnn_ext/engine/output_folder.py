@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from ..config import flat_config
+from ..data.own_data import get_split_paths
 from ..errors import UserError
 from ..files import atomic_open, record_writes, require_writable
 from ..run_files import (
@@ -119,8 +120,8 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
     try:
         with raise_signals(), record_writes() as written:
             # The new run may clean its data into the folder `data`.
-            if main and data in old and not _is_read(cfg, data):
-                moved += move([data], folder, earlier)
+            if main and not _is_read(cfg, data):
+                moved += move(_find_data(cfg, data, old), folder, earlier)
             comm.synchronize()
             start_log()
             yield
@@ -147,6 +148,22 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
             release_folders(failed=True)
         remove_empty(missing)
         raise
+
+
+def _find_data(cfg: CfgNode, data: Path, old: list[Path]) -> list[Path]:
+    """Return the data of an earlier run that the new run may replace.
+
+    Args:
+        cfg: the config of the new run.
+        data: the folder `data` of the run.
+        old: the files and folders of the earlier run; empty if it is resumed.
+    """
+    own = cfg.MASK_RCNN_EXT.DATA
+    if data in old:
+        return [data]
+    if old and (own.SPLIT or own.GROUP_BY):
+        return [path for path in map(Path, get_split_paths(str(data))) if path.is_file()]
+    return []
 
 
 def _is_read(cfg: CfgNode, folder: Path) -> bool:

@@ -1,11 +1,12 @@
 """`train_net.py --split`: one json is training and validation data."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
-from small_runs import evaluate, read_error, read_results, read_weights, same, write_data
+from small_runs import evaluate, read_error, read_results, read_weights, same, tree, write_data
 from support import SMALL, TINY_CONFIG, change_json, run_train_net
 
 
@@ -80,10 +81,40 @@ def test_an_earlier_run_is_not_evaluated_on_the_split_of_a_later_one_in_silence(
     for share in ("0.5", "0.75"):
         assert run(out, *flags, "--split", share) == 0
     earlier = out / "earlier_runs/1"
-    for folder, warnings in ((earlier, 1), (out, 0)):
+    for folder in (earlier, out):  # each has its own split
         assert evaluate(folder, tmp_path / folder.name) == 0
+        part = str(folder / "data" / "split_val.json")
+        text = (tmp_path / folder.name / "config.yaml").read_text()
+        assert yaml.safe_load(text)["MASK_RCNN_EXT"]["DATA"]["VAL_JSON"] == part
         log = (tmp_path / folder.name / "log.txt").read_text()
-        assert log.count("is another split than the one of the training of") == warnings
+        assert "is another split than the one of the training of" not in log
+    shutil.rmtree(earlier / "data")
+    assert evaluate(earlier, tmp_path / "2") == 0
+    log = (tmp_path / "2/log.txt").read_text()
+    assert log.count("is another split than the one of the training of") == 1
+
+
+def test_a_moved_run_has_its_split(tmp_path):
+    out = tmp_path / "out"
+    assert run(out, *write_data(tmp_path, train=8), "--split", "0.5") == 0
+    parts, weights = read_files(out), read_weights(out / "model_final.pth")
+    moved = out.rename(tmp_path / "moved")
+    assert evaluate(moved, tmp_path / "eval") == 0
+    assert read_results(tmp_path / "eval")["segm"] == read_results(moved)["segm"]
+    keys = ["SOLVER.MAX_ITER", "2"]
+    assert run_train_net("--config-file", str(moved / "config.yaml"), "--resume", *keys) == 0
+    assert same(read_weights(moved / "model_final.pth"), weights)
+    assert read_files(moved) == parts
+    assert not out.exists()
+
+
+def test_a_mistake_leaves_the_split_of_an_earlier_run(tmp_path, capsys):
+    flags, out = write_data(tmp_path, train=8), tmp_path / "out"
+    assert run(out, *flags, "--split", "0.5") == 0
+    before = tree(out)
+    assert run(out, *flags, "--split", "0.75", "MODEL.WEIGHTS", "typo.pth") == 2
+    assert "typo.pth" in read_error(capsys)
+    assert tree(out) == before
 
 
 def test_an_evaluation_does_not_split_data(tmp_path, capsys):
