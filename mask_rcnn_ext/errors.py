@@ -5,7 +5,7 @@ import errno
 import importlib
 import math
 from collections.abc import Iterable, Sequence, Sized
-from typing import Any
+from typing import Any, NoReturn
 
 __all__ = [
     "InputFailure",
@@ -15,6 +15,7 @@ __all__ = [
     "import_extra",
     "name_some",
     "nearest",
+    "refuse_no_folder",
     "require_choice",
     "require_range",
     "say_have",
@@ -85,6 +86,14 @@ def require_choice(name: str, value: object, choices: Iterable[str]) -> None:
     if value not in known:
         expected = f"{', '.join(known[:-1])} or {known[-1]}"
         raise UserError(f"{name}: expected {expected}, got {value!r}{nearest(str(value), known)}")
+
+
+def refuse_no_folder(name: str) -> NoReturn:
+    """Raise a `UserError` about an option or key, such as "--output", whose folder is ""."""
+    raise UserError(
+        f"{name}: expected a folder, got ''. Is a variable of the shell empty? The current folder "
+        "is ."
+    )
 
 
 def require_range(name: str, value: float, low: float, high: float = math.inf) -> None:

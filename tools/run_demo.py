@@ -25,16 +25,14 @@ from command_line.early import stop_at_mistakes
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--output", type=Path, default="output/demo", metavar="DIR", help="folder to write to"
-    )
+    parser.add_argument("--output", default="output/demo", metavar="DIR", help="folder to write to")
     return parser
 
 
 if __name__ == "__main__":
     # --help and simple mistakes end here, before the imports below, which take seconds.
     _arguments = build_parser().parse_args()
-    stop_at_mistakes(_arguments, folder=str(_arguments.output))
+    stop_at_mistakes(_arguments, folder=_arguments.output)
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.child_processes import run_command
@@ -174,7 +172,7 @@ def run_demo(folder: Path, root: Path = ROOT) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
     args = build_parser().parse_args(argv)
-    return run_as_command(lambda: run_demo(args.output))
+    return run_as_command(lambda: run_demo(Path(args.output)))
 
 
 if __name__ == "__main__":

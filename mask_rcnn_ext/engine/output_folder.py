@@ -14,7 +14,7 @@ from detectron2.utils import comm
 
 from ..config import flat_config
 from ..data.own_data import get_split_paths
-from ..errors import UserError
+from ..errors import UserError, refuse_no_folder
 from ..files import atomic_open, record_writes, require_writable
 from ..run_files import (
     EARLIER,
@@ -52,7 +52,12 @@ def choose_output_folder(cfg: CfgNode, config_file: str, opts: Sequence[str]) ->
         config_file: where it comes from. If it is the `config.yaml` of a run, this run's folder
             counts: `OUTPUT_DIR` in the file may be relative, and the folder may have been moved.
         opts: KEY VALUE pairs of the command line; `OUTPUT_DIR` among them counts in any case.
+
+    Raises:
+        UserError: `OUTPUT_DIR` is empty; detectron2 would then save no weights.
     """
+    if not cfg.OUTPUT_DIR:
+        refuse_no_folder("OUTPUT_DIR")
     path = Path(os.path.abspath(config_file))
     if path.name != "config.yaml" or "OUTPUT_DIR" in opts[::2]:
         return str(cfg.OUTPUT_DIR)

@@ -337,6 +337,14 @@ def test_a_run_is_found_by_its_config_from_another_folder(data, tmp_path, monkey
     assert (tmp_path / "b/mine/results.json").is_file()
 
 
+def test_an_empty_name_of_the_folder_is_refused(data, tmp_path, monkeypatch, capsys):
+    """detectron2 would save no weights, and the log would stand in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    assert run(data, "", "SOLVER.MAX_ITER", "1") == 2
+    assert read_error(capsys).startswith("error: OUTPUT_DIR: expected a folder, got ''")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_empty_test_set_on_the_command_line_means_no_evaluation(data, tmp_path, capsys):
     assert run(data, tmp_path / "out", "SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()") == 0
     assert not (tmp_path / "out/inference").exists()

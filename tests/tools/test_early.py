@@ -79,6 +79,7 @@ def test_what_is_there_or_elsewhere_passes(folder, monkeypatch, capsys):
         ([], "training needs a config: --config-file NAME, such as mask_rcnn_lite0_FPN on a CPU"),
         (["--eval-only", "MODEL.WEIGHTS", "x.pth"], "weights not found: x.pth "),
         ([*CONFIG, "OUTPUT_DIR", "file"], "OUTPUT_DIR file: is a file, expected a folder"),
+        ([*CONFIG, "OUTPUT_DIR", ""], "OUTPUT_DIR: expected a folder, got ''. Is a variable of"),
         ([*CONFIG, "--split", "80"], "--split: expected a number between 0 and 1, such as 0.8, "),
     ],
 )
@@ -96,6 +97,7 @@ def test_a_training(words, says, folder, capsys):
         (["model.pth", "photos", "--processes", "0"], "--processes: expected 1 or more, got 0"),
         (["model.pth", "photos", "--score-threshold", "5"], "--score-threshold: expected a score"),
         (["model.pth", "photos", "--output", "file"], "--output file: is a file, expected a fold"),
+        (["model.pth", "photos", "--output", ""], "--output: expected a folder, got ''. Is a var"),
     ],
 )
 def test_a_prediction(words, says, folder, capsys):

@@ -65,7 +65,7 @@ def stop_at_mistakes(
                 _require(path, what, fix)
         if model := getattr(args, "model", None):
             _require_model(model)
-        _require_no_file(folder, "--output")
+        _require_folder_name(folder, "--output")
         if check is not None:
             check(args)
     except (import_light("errors").UserError, OSError) as error:
@@ -90,7 +90,7 @@ def check_training(args: argparse.Namespace) -> None:
     _check_split(args.split)
     given = dict(zip(args.opts[::2], args.opts[1::2], strict=False))
     _require_model(given.get("MODEL.WEIGHTS", ""))
-    _require_no_file(given.get("OUTPUT_DIR"), "OUTPUT_DIR")
+    _require_folder_name(given.get("OUTPUT_DIR"), "OUTPUT_DIR")
 
 
 def check_prediction(args: argparse.Namespace) -> None:
@@ -150,6 +150,8 @@ def _require(path: str, what: str, fix: str = "") -> None:
     raise errors.UserError(f"{what} not found: {path}{looked}{end} {fix}".rstrip())
 
 
-def _require_no_file(folder: str | None, option: str) -> None:
+def _require_folder_name(folder: str | None, option: str) -> None:
+    if folder == "":
+        import_light("errors").refuse_no_folder(option)
     if folder and os.path.isfile(folder):
         raise import_light("errors").UserError(f"{option} {folder}: is a file, expected a folder")
