@@ -323,8 +323,10 @@ def _warn_about_skipped(given: str, paths: list[Path]) -> None:
 def _explain_no_images(given: str, recursive: bool) -> str:
     kinds = " ".join(IMAGE_EXTENSIONS)
     if os.path.isdir(given):
+        folder = _absolute(given)
         below = not recursive and any(
-            _has_extension(p, IMAGE_EXTENSIONS) for p in _list_files(_absolute(given), True)
+            _has_extension(path, IMAGE_EXTENSIONS) and path.parent != folder
+            for path in _list_files(folder, True)
         )
         hint = "; its subfolders have some: add --recursive" if below else ""
         return f"no images in the folder {given} (looked for {kinds}){hint}"

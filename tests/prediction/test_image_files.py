@@ -45,6 +45,9 @@ def test_find_images_hints_at_subfolders(tmp_path):
     (tmp_path / "in" / "deep" / "x.png").touch()
     with pytest.raises(UserError, match="its subfolders have some: add --recursive"):
         names(tmp_path / "in")
+    with pytest.raises(UserError) as error:  # the only image is left out, and there is no subfolder
+        names(tmp_path / "in/deep", exclude=[tmp_path / "in/deep/x.png"])
+    assert "recursive" not in str(error.value)
 
 
 def test_a_pattern_enters_no_folder_that_is_a_link(tmp_path):
