@@ -20,6 +20,7 @@ from detectron2.export.torchscript_patch import patch_builtin_len
 from torch import nn
 
 from ..errors import UserError, import_extra, shorten
+from ..files import explain_failed_write
 from ..modeling.exported import RT_INFO, get_openvino_core
 
 __all__ = ["convert_to_openvino", "require_exportable", "write_metadata", "write_onnx"]
@@ -103,7 +104,7 @@ def write_onnx(model: nn.Module, image: torch.Tensor, path: str | os.PathLike[st
         path: a file to write.
 
     Raises:
-        UserError: PyTorch cannot export a part of the model.
+        UserError: PyTorch cannot export a part of the model, or the disk is full.
     """
     network = _Network(model).eval()
     network(image)
@@ -125,6 +126,8 @@ def write_onnx(model: nn.Module, image: torch.Tensor, path: str | os.PathLike[st
                 **options,
             )
     except Exception as error:  # of many types
+        if full := explain_failed_write(error):
+            raise full from error
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise UserError(
             "PyTorch cannot export this model to ONNX: "

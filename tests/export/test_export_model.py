@@ -124,6 +124,16 @@ def test_an_absent_library_is_named(library, cfg, images, onnx_path, tmp_path, m
         export_model(cfg, tmp_path / "out", images, format="openvino")
 
 
+def test_a_full_disk_is_no_fault_of_the_model(cfg, images, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(UserError, match="^cannot write: No space left on device. Make room"):
+        export_model(cfg, tmp_path / "out", images)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
