@@ -58,9 +58,14 @@ def describe_highest_in_images(job: FolderJob, predictor: Predictor) -> str:
     return _describe(job, predictor, (instances for _, _, instances in found), where)
 
 
-def describe_highest_in_video(job: FolderJob, video: VideoInput, predictor: Predictor) -> str:
-    """Return the same as `describe_highest_in_images` for frames of a video; "" for a camera."""
-    found = list(predict_sample(predictor, video, MOST_IMAGES, job.tiling))
+def describe_highest_in_video(
+    job: FolderJob, video: VideoInput, every: int, predictor: Predictor
+) -> str:
+    """Return the same as `describe_highest_in_images` for frames of a video; "" for a camera.
+
+    Only each `every`-th frame has been predicted, and counts.
+    """
+    found = list(predict_sample(predictor, video, MOST_IMAGES, job.tiling, every))
     return (
         _describe(job, predictor, found, f" in {count_noun(len(found), 'frame')}") if found else ""
     )

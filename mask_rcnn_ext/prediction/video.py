@@ -329,9 +329,15 @@ def predict_video(
 
 
 def predict_sample(
-    predictor: Predictor, video: VideoInput, most: int, tiling: Tiling | None = None
+    predictor: Predictor,
+    video: VideoInput,
+    most: int,
+    tiling: Tiling | None = None,
+    every: int = 1,
 ) -> Iterator[Instances]:
     """Yield the instances of at most `most` frames, spread evenly; of none for a camera or stream.
+
+    Only each `every`-th frame counts, as for `predict_video`.
 
     Raises:
         UserError: the video cannot be read.
@@ -339,7 +345,7 @@ def predict_sample(
     if isinstance(video.source, int) or is_stream(video.source):
         return
     with contextlib.closing(_Frames(video, 1)) as frames:
-        frames.every = max(1, frames.count // most)
+        frames.every = every * max(1, -(-frames.count // every) // most)
         predicted = _predict_frames(predictor, frames, tiling)
         yield from (found for _, _, _, found in itertools.islice(predicted, most))
 

@@ -129,7 +129,7 @@ def test_a_full_disk_is_no_fault_of_the_model(cfg, images, tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch.onnx, "export", fail)
-    with pytest.raises(UserError, match="^cannot write: No space left on device. Make room"):
+    with pytest.raises(UserError, match=r"^cannot write: No space left on device\. Make room"):
         export_model(cfg, tmp_path / "out", images)
     assert not (tmp_path / "out").exists()
 

@@ -44,6 +44,10 @@ def test_without_an_object_the_highest_score_is_told(predict, tmp_path, capsys):
     assert predict(tmp_path / "clip.mp4", threshold="1") == 0
     said = capsys.readouterr().out
     assert re.search(r"\nno detection reached 1; the highest score in 8 frames was 0\.\d+ \(", said)
+    for every, frames in ((100, "1 frame"), (9, "2 frames"), (2, "8 frames")):  # of 18
+        options = {"threshold": "1", "more": ["--every", str(every)]}
+        assert predict(tmp_path / "clip.mp4", **options) == 0
+        assert f"the highest score in {frames} was " in capsys.readouterr().out
 
 
 def test_a_video_that_is_cut_short_ends_with_1(predict, tmp_path, capsys):

@@ -68,7 +68,7 @@ def predict_videos(
         found = f"{frames}, {count_noun(summary.num_tracks, 'object')}"
         print(f"{found}: {summary.video_path or summary.tracks_path}")
         if not summary.num_tracks:
-            describe = partial(describe_highest_in_video, job, video)
+            describe = partial(describe_highest_in_video, job, video, args.every or 1)
             print(explain_nothing(args.score_threshold, lowest, describe))
         if summary.missing:
             print(
