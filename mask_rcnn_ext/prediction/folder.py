@@ -146,7 +146,7 @@ def predict_share(
         else:
             logger.info("continuing: %d of %d images are left", missing, len(job.files))
     size = predictor.batch_size
-    with PartWriter(output, rank, head) as part:
+    with PartWriter(output, rank, head, after=done_before.latest) as part:
         for first in range(rank * size, len(job.files), world * size):
             numbers = range(first, min(first + size, len(job.files)))
             wanted = {job.files[number] for number in done_before.find_missing(numbers)}

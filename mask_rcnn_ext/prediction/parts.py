@@ -77,11 +77,12 @@ class PartWriter:
         output: the folder of the results.
         rank: the number of the process.
         head: `settings_sha256`, `names` and `ids` of the classes.
+        after: the lines get later times than this one, even if the clock was set back.
     """
 
-    def __init__(self, output: Path, rank: int, head: Json) -> None:
+    def __init__(self, output: Path, rank: int, head: Json, after: int = 0) -> None:
         self._path = output / _FOLDER / f"part-{rank:05d}.jsonl"
-        self._head = head
+        self._head, self._after = head, after
 
     def __enter__(self) -> "PartWriter":
         try:
@@ -104,7 +105,8 @@ class PartWriter:
 
     def add(self, file: ImageFile, record: Json) -> None:
         """Write the line of an image. All other files of the image must exist already."""
-        self._write_line({"name": file.name, "at": time.time_ns(), "stat": _stat(file), **record})
+        at = max(time.time_ns(), self._after + 1)
+        self._write_line({"name": file.name, "at": at, "stat": _stat(file), **record})
 
     def _write_line(self, content: Json) -> None:
         self._write(json.dumps(content).encode() + b"\n")
@@ -132,12 +134,13 @@ class PartReader:
     Attributes:
         head: the first line of such a part; None if there is none.
         is_empty: whether no image has a line, whatever the settings.
+        latest: the latest time of a line, whatever the settings; 0 without lines.
     """
 
     def __init__(self, output: Path, files: Sequence[ImageFile], settings_sha256: str) -> None:
         self._files, self._parts = files, _list_parts(output)
         self.head: Json | None = None
-        self.is_empty = True
+        self.is_empty, self.latest = True, 0
         numbers = {file.name: number for number, file in enumerate(files)}
         self._places: dict[int, tuple[int, int, int]] = {}  # time, part, position of the line
         self._done: set[int] = set()
@@ -150,7 +153,7 @@ class PartReader:
                     continue
                 if "begun" in line:
                     continue
-                self.is_empty = False
+                self.is_empty, self.latest = False, max(self.latest, line["at"])
                 if counts and line["name"] in numbers:
                     self._keep(numbers[line["name"]], line, (line["at"], part, position))
 

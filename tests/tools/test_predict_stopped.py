@@ -95,3 +95,16 @@ def test_a_signal_leaves_the_results_of_the_images_that_are_done(
     assert predict(tmp_path / "in") == 0
     assert [i["file_name"] for i in outputs(tmp_path)[1]["images"]] == ["a.png", "b.png", "c.png"]
     assert not (out / "parts").exists()
+
+
+def test_a_prediction_continues_after_the_clock_was_set_back(predict, tmp_path, monkeypatch):
+    write_image(tmp_path / "in/a.png")
+    (tmp_path / "in/b.png").write_text("a copy that has only begun")
+    write_image(tmp_path / "in/c.png")
+    monkeypatch.setattr(PartWriter, "add", dies_at("c.png", signal.SIGINT))
+    assert predict(tmp_path / "in") == 130
+    monkeypatch.undo()
+    write_image(tmp_path / "in/b.png")
+    monkeypatch.setattr("mask_rcnn_ext.prediction.parts.time.time_ns", lambda: 1)
+    assert predict(tmp_path / "in") == 0
+    assert [i["file_name"] for i in outputs(tmp_path)[1]["images"]] == ["a.png", "b.png", "c.png"]
