@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from pycocotools.cocoeval import COCOeval
 
 from ..data.keypoints import NUM_COCO_KEYPOINTS, complete_true_keypoints
-from ..errors import UserError
+from ..errors import UserError, name_some, say_have
 from ..files import atomic_open
 from ..overlap.numbered_coco import NumberedCOCO
 from .compiled_coco import evaluate_compiled, find_compiled_version, pause_garbage_collection
@@ -45,8 +45,11 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
     not installed or fails, pycocotools computes them. `use_fast_impl=False` asks for pycocotools
     alone.
 
+    Objects may also lack `iscrowd` and `area`, see `NumberedCOCO`.
+
     Raises:
-        UserError: the objects of the data set have another number of keypoints than the model.
+        UserError: the objects of the data set have another number of keypoints than the model, or
+            the task is "segm" and objects have no masks.
     """
 
     _coco_api: Any
@@ -71,12 +74,24 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
             to_contiguous = self._metadata.get("thing_dataset_id_to_contiguous_id")
             by_class = to_contiguous and sorted(to_contiguous, key=lambda i: to_contiguous[i])
             with pause_garbage_collection():
-                self._coco_api = NumberedCOCO(self._coco_api.dataset, by_class)
+                file = self._coco_api.dataset
+                self._coco_api = NumberedCOCO(file, by_class)
+            if "segm" in (self._tasks or ()):
+                self._require_masks(file.get("annotations", []))
             if "keypoints" in (self._tasks or ()):
                 num_keypoints = len(self._kpt_oks_sigmas) or NUM_COCO_KEYPOINTS
                 complete_true_keypoints(self._coco_api.anns.values(), num_keypoints)
         self._image_numbers: list[int] | None = None
         self._folder = self._output_dir
+
+    def _require_masks(self, annotations: Sequence[dict[str, Any]]) -> None:
+        without = [str(each.get("id")) for each in annotations if not each.get("segmentation")]
+        if without:
+            raise UserError(
+                f"data set {self._metadata.name}: masks are evaluated, but "
+                f"{say_have(without, annotations, 'annotations')} no mask (`segmentation`): "
+                f"{name_some(without)}. Add the masks, or evaluate boxes only: MODEL.MASK_ON False"
+            )
 
     @takes_packed_masks
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:

@@ -10,7 +10,10 @@ import io
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
+from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
+
+from ..layers.rle import check_mask, compress
 
 __all__ = ["NumberedCOCO", "sort_ids"]
 
@@ -22,6 +25,9 @@ def sort_ids(ids: Iterable[Any]) -> list[Any]:
 
 class NumberedCOCO(COCO):
     """A data set for `COCOeval`, in which images, annotations and categories count from 1.
+
+    An annotation without `iscrowd` is no crowd. One without `area` gets the area of its mask or,
+    without a sound mask, of its box. pycocotools fails with a `KeyError`.
 
     Images and categories are in ascending order of their ids, as pycocotools takes them. Equal
     scores are the only place where this order changes an AP.
@@ -57,6 +63,15 @@ class NumberedCOCO(COCO):
                 "annotations": [{**a, "id": n} for n, a in enumerate(annotations, start=1)],
             }
             self.createIndex()
+            for annotation in self.anns.values():
+                self._complete(annotation)
+
+    def _complete(self, annotation: dict[str, Any]) -> None:
+        """Add what `COCOeval` reads and detectron2's training does not, in place."""
+        if annotation.get("iscrowd") is None:
+            annotation["iscrowd"] = 0
+        if annotation.get("area") is None and annotation["image_id"] is not None:
+            annotation["area"] = _measure_area(annotation, self.imgs[annotation["image_id"]])
 
     def _renumber(self, entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         return [
@@ -83,6 +98,17 @@ class NumberedCOCO(COCO):
         empty.dataset = {**self.dataset, "annotations": []}
         empty.createIndex()
         return empty
+
+
+def _measure_area(annotation: dict[str, Any], image: dict[str, Any]) -> float:
+    mask: Any = annotation.get("segmentation")
+    size: Any = image.get("height"), image.get("width")
+    try:
+        check_mask(mask, *size)
+    except ValueError:
+        _, _, width, height = annotation.get("bbox", (0, 0, 0, 0))
+        return float(width * height)
+    return float(mask_util.area(compress(mask, *size)))
 
 
 def _number(ids: Iterable[Hashable]) -> dict[Hashable, int]:

@@ -1,4 +1,4 @@
-"""Ids are names: whatever they are, every evaluator measures the same."""
+"""Ids are names: whatever they are, every evaluator measures the same; objects may lack keys."""
 
 import json
 
@@ -12,6 +12,7 @@ from overlap_cases import rectangle
 from reference.overlap import text_rle
 from support import register_json
 
+from mask_rcnn_ext import UserError
 from mask_rcnn_ext.evaluation.coco import MaskRCNNCOCOEvaluator
 from mask_rcnn_ext.evaluation.fcis_comparison import FCISComparisonEvaluator
 from mask_rcnn_ext.overlap.analysis.tables import read_ap_table
@@ -137,6 +138,29 @@ def test_every_evaluator_gives_the_same_whatever_the_ids_are(dataset, expected, 
         assert 10 < expected["segm"]["AP"] < 90
         assert expected["box_proposals"]["AR@100"] > 10
     assert repr(numbers) == repr(expected)  # to the last digit, NaN included
+
+
+def test_objects_may_lack_the_keys_that_training_does_not_read(dataset, tmp_path):
+    path = dataset(SCHEMES["from 1"])
+    expected = measure_all(path, tmp_path)
+    content = json.loads(path.read_text())
+    for number, annotation in enumerate(content["annotations"]):
+        del annotation["area"]
+        annotation["iscrowd"] = None
+        if number % 2:
+            del annotation["iscrowd"]
+    path.write_text(json.dumps(content))
+    assert repr(measure_all(path, tmp_path)) == repr(expected)
+
+
+def test_masks_cannot_be_evaluated_where_objects_have_none(dataset):
+    path = dataset(SCHEMES["from 1"])
+    content = json.loads(path.read_text())
+    del content["annotations"][4]["segmentation"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"any_ids: .* 1 of 24 annotations has no mask .*: 5\."):
+        MaskRCNNCOCOEvaluator(NAME, tasks=("bbox", "segm"), output_dir=None)
+    MaskRCNNCOCOEvaluator(NAME, tasks=("bbox",), output_dir=None)
 
 
 def test_with_small_ids_the_numbers_are_detectron2s(dataset):
