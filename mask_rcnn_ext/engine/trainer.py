@@ -149,8 +149,8 @@ class Trainer(DefaultTrainer):
                 `require_fitting_selection`.
         """
         splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
-        require_evaluators([name for split in splits for name in cfg.DATASETS[split]])
         require_known_evaluators(cfg)
+        require_evaluators([name for split in splits for name in cfg.DATASETS[split]])
         require_proposal_files(cfg, splits)
         require_tta(cfg)
         require_speed(cfg)

@@ -36,8 +36,11 @@ __all__ = [
 # the number of detections that count.
 _NAMED_EVALUATORS = {"FCISComparisonEvaluator": FCISComparisonEvaluator}
 
-# detectron2 imports both when it reads Cityscapes, and the first one when it evaluates on it.
-_CITYSCAPES_MODULES = ("cityscapesscripts", "shapely")
+# Kind of data set -> its name and the packages that detectron2 imports when it reads the data.
+_PACKAGES = {
+    "cityscapes_instance": ("Cityscapes", ("cityscapesscripts", "shapely")),
+    "lvis": ("LVIS", ("lvis",)),
+}
 
 
 @contextlib.contextmanager
@@ -91,15 +94,16 @@ def require_evaluators(dataset_names: Iterable[str]) -> None:
         dataset_names: registered names, from `DATASETS.TRAIN` and `DATASETS.TEST`.
 
     Raises:
-        UserError: Cityscapes is among the data sets and a package for it is not installed.
+        UserError: Cityscapes or LVIS is among the data sets and a package for it is not installed.
     """
-    names = [name for name in dataset_names if _is_evaluated_as("cityscapes_instance", name)]
-    missing = [m for m in _CITYSCAPES_MODULES if importlib.util.find_spec(m) is None]
-    if names and missing:
-        raise UserError(
-            f"data set {names[0]} is read and evaluated with the official Cityscapes scripts, but "
-            f"{' and '.join(missing)} cannot be imported: pip install {' '.join(missing)}"
-        )
+    for name in dataset_names:
+        for kind, (title, modules) in _PACKAGES.items():
+            missing = [m for m in modules if importlib.util.find_spec(m) is None]
+            if missing and _is_evaluated_as(kind, name):
+                raise UserError(
+                    f"data set {name} is read with the official scripts of {title}, but "
+                    f"{' and '.join(missing)} cannot be imported: pip install {' '.join(missing)}"
+                )
 
 
 def require_known_evaluators(cfg: CfgNode) -> None:
@@ -111,10 +115,16 @@ def require_known_evaluators(cfg: CfgNode) -> None:
 
     Raises:
         UserError: the config names an unknown evaluator, or names one for a model without masks; or
-            the model predicts masks or keypoints on PASCAL VOC, which has boxes only; or the
-            tolerances of the keypoints are not as many as the keypoints.
+            the model predicts masks or keypoints on PASCAL VOC, which has boxes only; or a data set
+            is LVIS; or the tolerances of the keypoints are not as many as the keypoints.
     """
     for name in cfg.DATASETS.TEST:
+        if _is_evaluated_as("lvis", name):
+            raise UserError(
+                f"data set {name}: COCO's metrics, which are computed here, are wrong on LVIS, "
+                "where only some classes are annotated in each image. Evaluate with detectron2's "
+                'LVISEvaluator. To train without evaluation, add DATASETS.TEST "()"'
+            )
         with_more = cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON
         if with_more and _is_evaluated_as("pascal_voc", name):
             raise UserError(

@@ -157,6 +157,15 @@ def test_the_missing_package_is_told_before_training(city, no_scripts, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+def test_lvis_is_refused_as_a_test_set(monkeypatch, forget_data_sets):
+    MetadataCatalog.get("some_lvis").set(evaluator_type="lvis")
+    with pytest.raises(UserError, match=r"some_lvis: COCO's metrics, .* are wrong on LVIS"):
+        build.require_known_evaluators(mask_config("DATASETS.TEST", "('some_lvis',)"))
+    monkeypatch.setattr(build.importlib.util, "find_spec", lambda m: None)
+    with pytest.raises(UserError, match="pip install lvis"):
+        build.require_evaluators(["some_lvis"])
+
+
 @pytest.fixture(params=["as installed", "as on the main branch"])
 def detectron2_imports(request, monkeypatch):
     """detectron2's evaluator as it imports the scripts here, and as its main branch does."""
