@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as mask_util
 
+from ..errors import UserError
+
 __all__ = [
     "check_mask",
     "check_polygon",
@@ -25,8 +27,10 @@ __all__ = [
     "fill_edges",
     "find_edges",
     "read_runs",
+    "require_countable",
 ]
 
+_MOST_COUNTED = (1 << 32) - 1  # pycocotools counts pixels in 32 bits
 _MOST_PIXELS = 1 << 30  # OpenCV reads no larger image
 _REACH = 10  # times height + width: how far outside the image a vertex may lie
 _LONGEST = 1_000_000  # pixels: pycocotools stores five points for each pixel of an outline
@@ -42,6 +46,15 @@ def check_size(height: Any, width: Any) -> None:
         raise ValueError("image whose height and width are not whole numbers of at least 1")
     if height * width > _MOST_PIXELS:
         raise ValueError(f"image of more than {_MOST_PIXELS:,} pixels")
+
+
+def require_countable(height: int, width: int) -> None:
+    """Raise a `UserError` unless pycocotools can count the pixels of an image of this size."""
+    if height * width > _MOST_COUNTED:
+        raise UserError(
+            f"an image of {width:,} x {height:,} pixels is too large for COCO's run-length masks: "
+            f"expected at most {_MOST_COUNTED:,} pixels. Cut it into several images"
+        )
 
 
 def check_polygon(points: Sequence[float], height: int, width: int) -> None:
@@ -206,7 +219,11 @@ def encode_edges(
         left: the column of the image in which the crop begins.
         height: the height of the image in pixels.
         width: the width of the image in pixels.
+
+    Raises:
+        UserError: see `require_countable`.
     """
+    require_countable(height, width)
     column, row = np.divmod(edges.astype(np.int64), crop_height + 1)
     places = (column + left) * height + row + top
     if crop_height == height:  # a run may go on at the top of the next column

@@ -21,6 +21,7 @@ from ..data.images import BGRArray
 from ..data.pixel_limit import get_pixel_limit
 from ..errors import UserError, count_noun, name_some
 from ..files import is_special, refuse_special
+from ..layers.rle import require_countable
 from .predictor import Predictor
 from .tiled import cut_image, predict_tiles
 from .tiles import Tile, Tiling
@@ -144,6 +145,12 @@ def predict_files(
             on_failure(file, str(error))
             continue
         size = source.size if isinstance(source, TiffWindows) else source.shape[:2]
+        if predictor.cfg.MODEL.MASK_ON:
+            try:
+                require_countable(*size)
+            except UserError as error:  # now, not after the prediction
+                on_failure(file, f"{file.path}: {error}")
+                continue
         if tiling is not None and max(size) > side:
             yield from _predict_batch(predictor, batch, on_failure)
             batch = []

@@ -7,6 +7,7 @@ from detectron2.layers import paste_masks_in_image
 from pycocotools import mask as mask_util
 from torch.nn import functional as F
 
+from mask_rcnn_ext import UserError
 from mask_rcnn_ext.layers.packed_masks import MaskCrop, PackedMasks
 
 H, W = 37, 53
@@ -131,3 +132,11 @@ def test_the_rle_is_pycocotools_own():
         assert rle == mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
         # A crop may have empty borders.
         assert PackedMasks((H, W), [MaskCrop(0, 0, mask)]).encode() == [rle]
+
+
+def test_an_image_with_more_pixels_than_pycocotools_counts_is_refused():
+    crop = MaskCrop(65_000, 65_000, np.ones((3, 4), dtype=bool))
+    (rle,) = PackedMasks((65_535, 65_536), [crop]).encode()
+    assert mask_util.toBbox(rle).tolist() == [65_000, 65_000, 4, 3]
+    with pytest.raises(UserError, match=r"65,536 x 65,536 .* at most 4,294,967,295 pixels"):
+        PackedMasks((65_536, 65_536), [crop]).encode()

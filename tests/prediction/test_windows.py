@@ -1,13 +1,18 @@
 """TIFF files that `--tile` reads part by part are those that the usual reader reads alike."""
 
+import itertools
 import struct
+import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_model import tiny_cfg
 
 from mask_rcnn_ext.data.images import read_bgr
-from mask_rcnn_ext.prediction.tiles import Tile
+from mask_rcnn_ext.prediction.image_files import find_images, predict_files
+from mask_rcnn_ext.prediction.tiles import Tile, Tiling
 from mask_rcnn_ext.prediction.windows import TiffWindows
 
 tifffile = pytest.importorskip("tifffile")
@@ -79,3 +84,19 @@ def test_only_the_first_of_some_pages_is_read_and_told(tmp_path, caplog, read, m
         caplog.clear()
         assert TiffWindows.open(tmp_path / "x.tif", max(SHAPE)) is None  # no larger than a tile
         assert not caplog.text  # the usual reader tells it
+
+
+def test_an_image_with_too_many_pixels_for_coco_masks_is_told_before_the_prediction(tmp_path):
+    path = str(tmp_path / "slide.tif")
+    tile = zlib.compress(bytes(4096 * 4096))
+    shape = {"shape": (65_536, 65_536), "tile": (4096, 4096), "compression": "zlib"}
+    tifffile.imwrite(path, itertools.repeat(tile, 16 * 16), dtype="uint8", **shape)
+    predictor, failed = SimpleNamespace(cfg=tiny_cfg(), batch_size=1), []
+    predictor.stream_packed = list
+    files, tiling = find_images([path]), Tiling(4096, 512)
+    found = predict_files(predictor, files, lambda _, reason: failed.append(reason), tiling=tiling)
+    assert not list(found)
+    assert failed == [
+        f"{path}: an image of 65,536 x 65,536 pixels is too large for COCO's run-length masks: "
+        "expected at most 4,294,967,295 pixels. Cut it into several images"
+    ]
