@@ -310,7 +310,8 @@ def write_proposal_file(
         UserError: the file cannot be written.
     """
     content = {
-        "ids": list(ids),
+        # detectron2's ids of PASCAL VOC are NumPy texts, which `read_proposal_file` does not read.
+        "ids": [each.item() if isinstance(each, np.generic) else each for each in ids],
         "boxes": list(boxes),
         "objectness_logits": list(logits),
         "bbox_mode": BoxMode.XYXY_ABS.value,

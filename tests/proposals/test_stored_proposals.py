@@ -277,6 +277,14 @@ def test_files_of_others_are_read(tmp_path, content):
     assert found["1"][1].tolist() == [0]
 
 
+def test_ids_of_numpy_such_as_pascal_vocs_are_written_as_plain_ids(tmp_path):
+    path = tmp_path / "voc.pkl"
+    write_proposal_file(path, [np.str_("000005"), np.int64(7)], [BOX, BOX], [LOGIT, LOGIT])
+    found, _ = read_proposal_file(str(path))
+    assert list(found) == ["000005", "7"]
+    assert [type(each) for each in pickle.loads(path.read_bytes())["ids"]] == [str, int]
+
+
 def test_several_data_sets_have_a_file_each(tmp_path, forget_data_sets):
     cfg = load_config(TINY_CONFIG)
     cfg.MODEL.LOAD_PROPOSALS = True
