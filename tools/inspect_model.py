@@ -57,10 +57,14 @@ def describe_images(cfg: CfgNode) -> Iterator[str]:
     """Yield lines on the preparation of images for the model."""
     channels = cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS or len(cfg.MODEL.PIXEL_MEAN)
     yield f"images: {count_noun(channels, 'channel')}, {cfg.INPUT.FORMAT} (INPUT.FORMAT)"
-    yield (
-        f"  resized to {cfg.INPUT.MIN_SIZE_TEST} pixels on the shorter side, at most "
-        f"{cfg.INPUT.MAX_SIZE_TEST} on the longer one (INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST)"
-    )
+    if cfg.INPUT.MIN_SIZE_TEST:
+        yield (
+            f"  resized to {cfg.INPUT.MIN_SIZE_TEST} pixels on the shorter side, at most "
+            f"{cfg.INPUT.MAX_SIZE_TEST} on the longer one "
+            "(INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST)"
+        )
+    else:
+        yield "  not resized (INPUT.MIN_SIZE_TEST 0)"
     yield f"  minus {list(cfg.MODEL.PIXEL_MEAN)} (MODEL.PIXEL_MEAN)"
     yield f"  divided by {list(cfg.MODEL.PIXEL_STD)} (MODEL.PIXEL_STD)"
 

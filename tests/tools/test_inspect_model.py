@@ -57,6 +57,13 @@ def test_the_channels_of_a_reader_of_its_own_are_counted(tmp_path, capsys, mean,
     assert f"images: {said} BGR (INPUT.FORMAT)" in inspect(tmp_path / "m.pth", capsys)
 
 
+def test_a_model_that_resizes_no_image_says_so(tmp_path, capsys):
+    cfg = tiny_cfg(2)
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    torch.save({"model": tiny_model(2).state_dict(), **describe_run(cfg, 7)}, tmp_path / "m.pth")
+    assert "  not resized (INPUT.MIN_SIZE_TEST 0)" in inspect(tmp_path / "m.pth", capsys)
+
+
 def test_the_weights_of_each_part_are_counted(tmp_path, capsys):
     weights = {
         "backbone.conv.weight": torch.zeros(4, 3, 2, 2), "backbone.conv.bias": torch.zeros(4),
