@@ -28,7 +28,10 @@ __all__ = [
 
 # The terminal and the parent process both send Ctrl-C; within this time they count as one.
 _SAME = 2.0  # seconds
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _taken: set[int] = set()  # the signals that this process has received in `_handle_signals`
+_blocks = 0  # of `_handle_signals` that this process is in
+_forking = threading.local()  # in `mask`, the signals that a thread blocked before its fork
 
 
 class Interrupted(KeyboardInterrupt):
@@ -62,6 +65,36 @@ class Interrupted(KeyboardInterrupt):
         return f"interrupted; {self.checkpoint} is saved. To continue: {command}"
 
 
+def _block_before_fork() -> None:
+    """Hold signals back until the handlers of the forked process are set.
+
+    Python forgets a signal that a forked process receives before its first step.
+    """
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS) if _blocks else None
+
+
+def _unblock_in_parent() -> None:
+    if _forking.mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
+def _reset_in_child() -> None:
+    global _blocks
+    if _forking.mask is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _blocks = 0
+        _taken.clear()
+        signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
+os.register_at_fork(
+    before=_block_before_fork,
+    after_in_parent=_unblock_in_parent,
+    after_in_child=_reset_in_child,
+)
+
+
 @contextlib.contextmanager
 def _handle_signals(
     handler: Callable[[int, FrameType | None], None],
@@ -75,22 +108,21 @@ def _handle_signals(
     Yields:
         The handlers that are put back at the end.
     """
-    process = os.getpid()
+    global _blocks
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == process:
-            _taken.add(number)
-            handler(number, frame)
-        elif number == signal.SIGTERM:
-            os._exit(128 + number)
+        _taken.add(number)
+        handler(number, frame)
 
     if threading.current_thread() is not threading.main_thread():
         yield {}
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    _blocks += 1
     try:
         yield before
     finally:
+        _blocks -= 1
         for number, handler_before in before.items():
             signal.signal(number, handler_before)
         _taken.clear()

@@ -120,7 +120,7 @@ def test_a_second_signal_ends_the_process(monkeypatch, python_handles_ctrl_c):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 0)]
+    ("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 0)]
 )
 @pytest.mark.parametrize(
     "block", [interruption.StopSignals().take_signals, interruption.raise_signals]
@@ -137,6 +137,27 @@ def test_a_forked_worker_ends_with_sigterm_and_outlives_ctrl_c(block, number, co
         worker.start()
         worker.join(30)
     assert worker.exitcode == code
+
+
+def test_a_worker_that_is_ended_before_its_first_step_ends():
+    """So are the workers of a pool that has little to do, such as for a small Cityscapes."""
+    workers = []
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})  # a worker waits for the core of its parent
+    try:
+        with interruption.StopSignals().take_signals():
+            for _ in range(5):
+                worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
+                worker.start()
+                worker.terminate()
+                workers.append(worker)
+            for worker in workers:
+                worker.join(5)
+        assert [worker.exitcode for worker in workers] == [-signal.SIGTERM] * 5
+    finally:
+        os.sched_setaffinity(0, cores)
+        for worker in workers:
+            worker.kill()
 
 
 def test_two_processes_stop_together(data, tmp_path, monkeypatch, capfd):
