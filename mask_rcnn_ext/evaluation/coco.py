@@ -45,6 +45,9 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
     not installed or fails, pycocotools computes them. `use_fast_impl=False` asks for pycocotools
     alone.
 
+    A data set without a json is converted to one, once in each process. detectron2 takes the json
+    of an earlier evaluation into the same folder, whose annotations may have changed.
+
     Objects may also lack `iscrowd` and `area`, see `NumberedCOCO`.
 
     Raises:
@@ -67,6 +70,8 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
         version = find_compiled_version() if kwargs.get("use_fast_impl", True) else None
         if version:  # keep detectron2 from looking for compiled code of its own
             kwargs["use_fast_impl"] = False
+        # A json of an earlier evaluation may be of other annotations. The main process evaluates.
+        kwargs.setdefault("allow_cached_coco", not comm.is_main_process())
         super().__init__(dataset_name, *args, **kwargs)
         self._compiled_version = version
         self._only_processed = only_processed

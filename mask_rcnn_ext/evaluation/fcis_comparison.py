@@ -87,7 +87,7 @@ class FCISComparisonEvaluator(DatasetEvaluator):
                     f"data set {dataset_name} has no COCO json: give an output_dir to write it to"
                 )
             path = os.path.join(output_dir, f"{dataset_name}_coco_format.json")
-            convert_to_coco_json(dataset_name, path)
+            convert_to_coco_json(dataset_name, path, allow_cached=not comm.is_main_process())
             metadata.json_file = path
         self._truth = load_truth(metadata.json_file)
         to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id", {})

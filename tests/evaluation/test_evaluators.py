@@ -21,6 +21,7 @@ from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.evaluation import build
 from mask_rcnn_ext.evaluation.coco import MaskRCNNCOCOEvaluator
+from mask_rcnn_ext.evaluation.fcis_comparison import FCISComparisonEvaluator
 from mask_rcnn_ext.prediction.coco_results import describe_instances
 from mask_rcnn_ext.proposals.file import ProposalFileWriter
 
@@ -155,6 +156,23 @@ def test_the_missing_package_is_told_before_training(city, no_scripts, tmp_path,
     assert code == 2
     assert "pip install cityscapesscripts" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", [MaskRCNNCOCOEvaluator, FCISComparisonEvaluator])
+def test_changed_annotations_of_a_data_set_without_a_json_count(tmp_path, forget_data_sets, kind):
+    """detectron2 would take the json of the evaluation before."""
+    square = [[8, 8, 20, 8, 20, 20, 8, 20]]
+    one = {"bbox": [8, 8, 12, 12], "bbox_mode": 1, "category_id": 0, "segmentation": square}
+    image = {"file_name": "a.png", "image_id": 1, "height": 48, "width": 64}
+    objects = [one]
+    DatasetCatalog.register("no_json", lambda: [{**image, "annotations": objects}])
+    for _ in range(2):
+        MetadataCatalog.pop("no_json", None)  # as in another process
+        MetadataCatalog.get("no_json").set(thing_classes=["cat"])
+        kind("no_json", output_dir=str(tmp_path))
+        written = json.loads((tmp_path / "no_json_coco_format.json").read_text())
+        assert len(written["annotations"]) == len(objects)
+        objects.append(one)
 
 
 def test_lvis_is_refused_as_a_test_set(monkeypatch, forget_data_sets):
