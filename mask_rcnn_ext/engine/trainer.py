@@ -138,18 +138,18 @@ class Trainer(DefaultTrainer):
         self._earlier_ap: dict[str, float] = {}  # the best of a run that is resumed
         self.register_hooks(self.build_hooks())
 
-    @staticmethod
-    def require_ready(cfg: CfgNode, *, eval_only: bool = False) -> None:
+    @classmethod
+    def require_ready(cls, cfg: CfgNode, *, eval_only: bool = False) -> None:
         """Check, before anything is built, for mistakes that would show after hours of training.
 
         Raises:
             UserError: a proposal file or the package of an evaluator or a logger is missing; or
                 `TEST.AUG.ENABLED` is set and the model has no test-time augmentation; or
-                `MASK_RCNN_EXT.SPEED` is unknown; or see `require_fitting_schedule` and
-                `require_fitting_selection`.
+                `MASK_RCNN_EXT.SPEED` is unknown; or see `require_fitting_{schedule,selection}`.
         """
         splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
-        require_known_evaluators(cfg)
+        stock = inspect.getattr_static(cls, "build_evaluator") is vars(Trainer)["build_evaluator"]
+        require_known_evaluators(cfg, stock=stock)
         require_evaluators([name for split in splits for name in cfg.DATASETS[split]])
         require_proposal_files(cfg, splits)
         require_tta(cfg)

@@ -106,25 +106,38 @@ def require_evaluators(dataset_names: Iterable[str]) -> None:
                 )
 
 
-def require_known_evaluators(cfg: CfgNode) -> None:
+def _require_metric(name: str) -> None:
+    """Raise unless COCO's metrics, or those of `_build_benchmark_evaluator`, suit a data set."""
+    if _is_evaluated_as("lvis", name):
+        raise UserError(
+            f"data set {name}: COCO's metrics, which are computed here, are wrong on LVIS, where "
+            "only some classes are annotated in each image. Evaluate with detectron2's "
+            'LVISEvaluator. To train without evaluation, add DATASETS.TEST "()"'
+        )
+    if any(_is_evaluated_as(kind, name) for kind in ("sem_seg", "cityscapes_sem_seg")):
+        raise UserError(
+            f"data set {name} has a class for each pixel, and no objects that could be evaluated. "
+            "Give a data set of objects in DATASETS.TEST, such as coco_2017_val"
+        )
+
+
+def require_known_evaluators(cfg: CfgNode, *, stock: bool = True) -> None:
     """Raise unless the evaluators of a config exist and its model suits them.
 
     Args:
         cfg: the config; reads `MASK_RCNN_EXT.EVALUATORS`, `MODEL`, `DATASETS.TEST` and
             `TEST.KEYPOINT_OKS_SIGMAS`.
+        stock: whether `build_evaluator` makes all evaluators.
 
     Raises:
         UserError: the config names an unknown evaluator, or names one for a model without masks; or
-            the model predicts masks or keypoints on PASCAL VOC, which has boxes only; or a data set
-            is LVIS; or the tolerances of the keypoints are not as many as the keypoints.
+            the model predicts masks or keypoints on PASCAL VOC, which has boxes only; or the
+            tolerances of the keypoints are not as many as the keypoints; or, with `stock`, a data
+            set is LVIS or has no objects.
     """
     for name in cfg.DATASETS.TEST:
-        if _is_evaluated_as("lvis", name):
-            raise UserError(
-                f"data set {name}: COCO's metrics, which are computed here, are wrong on LVIS, "
-                "where only some classes are annotated in each image. Evaluate with detectron2's "
-                'LVISEvaluator. To train without evaluation, add DATASETS.TEST "()"'
-            )
+        if stock:
+            _require_metric(name)
         with_more = cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON
         if with_more and _is_evaluated_as("pascal_voc", name):
             raise UserError(
@@ -184,7 +197,8 @@ def build_evaluator(
         UserError: see `require_evaluators` and `require_known_evaluators`; or the data set does not
             suit a named evaluator.
     """
-    require_known_evaluators(cfg)
+    require_known_evaluators(cfg, stock=False)
+    _require_metric(dataset_name)
     folder = os.path.join(output_folder, dataset_name)
     evaluator = _build_benchmark_evaluator(cfg, dataset_name, folder)
     names = _get_named_evaluators(cfg)

@@ -175,10 +175,30 @@ def test_changed_annotations_of_a_data_set_without_a_json_count(tmp_path, forget
         objects.append(one)
 
 
-def test_lvis_is_refused_as_a_test_set(monkeypatch, forget_data_sets):
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("lvis", "COCO's metrics, .* are wrong on LVIS"), ("sem_seg", "no objects that could be")],
+)
+def test_data_that_cocos_metrics_do_not_suit_are_refused(forget_data_sets, tmp_path, kind, message):
+    MetadataCatalog.get("other").set(evaluator_type=kind)
+    cfg = mask_config("DATASETS.TEST", "('other',)", "OUTPUT_DIR", str(tmp_path))
+    with pytest.raises(UserError, match=f"data set other.* {message}"):
+        Trainer.require_ready(cfg, eval_only=True)
+    with pytest.raises(UserError, match=message):
+        Trainer.build_evaluator(cfg, "other")
+
+    class OwnTrainer(Trainer):
+        @classmethod
+        def build_evaluator(cls, cfg, dataset_name, output_folder=None):
+            return dataset_name
+
+    build.require_known_evaluators(cfg, stock=False)
+    if kind == "sem_seg":
+        OwnTrainer.require_ready(cfg, eval_only=True)
+
+
+def test_the_package_that_reads_lvis_is_named(monkeypatch, forget_data_sets):
     MetadataCatalog.get("some_lvis").set(evaluator_type="lvis")
-    with pytest.raises(UserError, match=r"some_lvis: COCO's metrics, .* are wrong on LVIS"):
-        build.require_known_evaluators(mask_config("DATASETS.TEST", "('some_lvis',)"))
     monkeypatch.setattr(build.importlib.util, "find_spec", lambda m: None)
     with pytest.raises(UserError, match="pip install lvis"):
         build.require_evaluators(["some_lvis"])
