@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import IO, Any
 
+import yacs.config
 import yaml
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
@@ -108,6 +109,7 @@ class ExtCfgNode(CfgNode):
 
     def merge_from_other_cfg(self, cfg_other: CfgNode) -> None:
         """Merge a config, which may contain names of earlier versions, see `old_names`."""
+        _adopt_nodes(self)
         super().merge_from_other_cfg(move_old_nodes(self, cfg_other))
         rename_old_parts(self)
 
@@ -134,6 +136,17 @@ class ExtCfgNode(CfgNode):
             if key not in set(_walk_keys(self)):  # yacs fails in other ways below a value
                 found = KeyError(f"Non-existent key: {key}")
             raise _explain(self, found, "command line", key) from error
+
+
+def _adopt_nodes(cfg: CfgNode) -> None:
+    """Give all nodes of `cfg` its class: yacs merges no others.
+
+    A project declares its nodes as for detectron2's config, `cfg.MODEL.MINE = CfgNode()`.
+    """
+    for node in cfg.values():
+        if isinstance(node, yacs.config.CfgNode):
+            object.__setattr__(node, "__class__", type(cfg))
+            _adopt_nodes(node)
 
 
 def _require_pairs(words: Sequence[Any]) -> None:
