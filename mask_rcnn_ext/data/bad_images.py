@@ -15,7 +15,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing import queues
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode
@@ -46,8 +46,6 @@ logger = logging.getLogger(__name__)
 _PATIENCE = 10.0  # seconds
 _LENGTH = 1024  # bytes; a longer file name is cut
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(?:.*signal: ([\w ]+))?")
-_NOTE = "mask_rcnn_ext_bad_images"  # the key of a sample: the images that it replaces
-
 _notes: "weakref.WeakSet[_ReadingNotes]" = weakref.WeakSet()
 _skipped: dict[str, str] = {}  # file name -> reason
 
@@ -66,6 +64,13 @@ def skips_bad_images(cfg: CfgNode) -> bool:
 
 class BadImage(UserError):
     """An image that a mapper cannot use."""
+
+
+class _Noted(NamedTuple):
+    """A sample and the images that it replaces, file name -> reason; None replaces no sample."""
+
+    sample: Any
+    bad: dict[str, str]
 
 
 class WrongKey(UserError):
@@ -202,18 +207,19 @@ def _mark_bad(mapper: Callable[[dict], Any], record: dict) -> Any:
     try:
         return mapper(record)
     except BadImage as error:
-        return add_bad_images({}, {str(record.get("file_name")): str(error)})
+        return add_bad_images(None, {str(record.get("file_name")): str(error)})
 
 
-def add_bad_images(sample: dict[str, Any], bad: dict[str, str]) -> dict[str, Any]:
-    """Note in a sample which images could not be used, file name -> reason."""
-    return {**sample, _NOTE: bad} if bad else sample
+def add_bad_images(sample: Any, bad: dict[str, str]) -> Any:
+    """Note with a sample which images could not be used, file name -> reason."""
+    return _Noted(sample, bad) if bad else sample
 
 
-def take_bad_images(batch: list[dict[str, Any]]) -> None:
-    """Take the notes out of the samples of a batch, and record them."""
+def take_bad_images(batch: list[Any]) -> list[Any]:
+    """Return a batch without the notes of its samples, which are recorded."""
     for sample in batch:
-        record_skipped(sample.pop(_NOTE, {}))
+        record_skipped(sample.bad if isinstance(sample, _Noted) else {})
+    return [sample.sample if isinstance(sample, _Noted) else sample for sample in batch]
 
 
 class _CheckedLoader:
@@ -229,10 +235,9 @@ class _CheckedLoader:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.loader, name)
 
-    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         for batch in iterate_batches(self.loader):
-            take_bad_images(batch)
-            left = [sample for sample in batch if sample]
+            left = [sample for sample in take_bad_images(batch) if sample is not None]
             if left or self._keep_empty:
                 yield left
 

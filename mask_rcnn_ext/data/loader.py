@@ -169,7 +169,7 @@ def _find_group(record: dict) -> int:
 
 
 class TrainLoader:
-    """Yields endless batches for `detectron2.engine.SimpleTrainer`: lists of mapped dicts.
+    """Yields endless batches for `detectron2.engine.SimpleTrainer`: lists of mapped records.
 
     Attributes:
         last_batch: the last batch that was yielded, or None.
@@ -212,9 +212,9 @@ class TrainLoader:
         self.dataset = _SeededDataset(dicts, named, seed, mix, skip_bad)
         self.batches = ResumableBatchSampler(sampler, batch_size, groups)
         self.num_workers = num_workers
-        self.last_batch: list[dict] | None = None
+        self.last_batch: list[Any] | None = None
 
-    def __iter__(self) -> Iterator[list[dict]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         loader = DataLoader(
             self.dataset,
             batch_sampler=self.batches,  # type: ignore[arg-type]  # any iterable of lists works
@@ -227,9 +227,8 @@ class TrainLoader:
         )
         with contextlib.closing(iterate_batches(loader)) as batches:
             for batch in batches:
-                take_bad_images(batch)
-                self.last_batch = batch
-                yield batch
+                self.last_batch = take_bad_images(batch)
+                yield self.last_batch
 
 
 def skip_batches(loader: Iterable[Any], number: int) -> None:

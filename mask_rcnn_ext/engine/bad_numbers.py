@@ -67,13 +67,14 @@ def restore_statistics(model: nn.Module) -> Iterator[None]:
         raise
 
 
-def explain_bad_numbers(trainer: Any) -> UserError:
+def explain_bad_numbers(trainer: Any, error: FloatingPointError) -> UserError:
     """Write the state before the step to a file, and return the error that ends the run.
 
     The step is computed again with the same random numbers, to find the first layer with NaN.
 
     Args:
-        trainer: the `Trainer` whose step raised a `FloatingPointError`.
+        trainer: the `Trainer` whose step failed.
+        error: the error of the step.
     """
     name = f"nonfinite_{trainer.iter:07d}"
     path = os.path.join(trainer.cfg.OUTPUT_DIR, f"{name}.pth")
@@ -87,14 +88,21 @@ def explain_bad_numbers(trainer: Any) -> UserError:
     trainer.checkpointer.save_weights(name, trainer=state, iteration=trainer.iter - 1)
     batch = getattr(trainer._trainer.data_loader, "last_batch", None) or []
     weight = _find_bad_weight(trainer.model)
-    if weight:  # it comes from the file that the run began with
+    if weight:
+        fix = (
+            f"Start from other weights than {trainer.cfg.MODEL.WEIGHTS!r}"
+            if trainer.iter == 0 and trainer.cfg.MODEL.WEIGHTS
+            else f"Lower SOLVER.BASE_LR ({trainer.cfg.SOLVER.BASE_LR:g}) and start again, or "
+            "resume a checkpoint from before"
+        )
         return UserError(
             f"iteration {trainer.iter}: the weight {weight} is NaN or infinite, before the step. "
-            f"The state is in {path}. Start from other weights than {trainer.cfg.MODEL.WEIGHTS!r}"
+            f"The state is in {path}. {fix}"
         )
     trainer.step_seed.before_step()
-    found = _find_origin(trainer._trainer, batch, gradients)
-    images = [str(image["file_name"]) for image in batch if "file_name" in image]
+    found = _find_origin(trainer._trainer, batch, gradients, str(error))
+    mapped = [image for image in batch if isinstance(image, Mapping)]
+    images = [str(image["file_name"]) for image in mapped if "file_name" in image]
     last = trainer.checkpointer.get_checkpoint_file()
     resume = (
         f"The checkpoint {last} is from before: lower the rate and continue from it with --resume"
@@ -110,10 +118,15 @@ def explain_bad_numbers(trainer: Any) -> UserError:
     )
 
 
-def _find_origin(loop: Any, batch: list[dict[str, Any]], gradients: list[str]) -> str:
-    """Compute the losses of a batch again and describe what is not finite."""
+def _find_origin(loop: Any, batch: list[Any], gradients: list[str], said: str) -> str:
+    """Compute the losses of a batch again and describe what is not finite.
+
+    A project may have a loader that does not keep its batch, or a loop that gives its model other
+    arguments. Then the losses are not known, and the words of the error, `said`, remain.
+    """
     for image in batch:
-        if isinstance(image.get("image"), Tensor) and not image["image"].isfinite().all():
+        pixels = image.get("image") if isinstance(image, Mapping) else None
+        if isinstance(pixels, Tensor) and not pixels.isfinite().all():
             return "an image has NaN or infinite values"
     names = {module: name for name, module in unwrap(loop.model).named_modules() if name}
     first: list[str] = []
@@ -128,13 +141,16 @@ def _find_origin(loop: Any, batch: list[dict[str, Any]], gradients: list[str]) -
     handle = register_module_forward_hook(look)
     try:
         with torch.no_grad():
-            losses = getattr(loop, "compute_losses", loop.model)(batch)
-    except FloatingPointError as error:  # detectron2's RPN raises one for its boxes
+            losses = getattr(loop, "compute_losses", loop.model)(batch) if batch else {}
+    except Exception as error:  # detectron2's RPN raises one for its boxes
         logger.debug("the step again: %s", error)
     finally:
         handle.remove()
     bad = [f"{name} is {float(loss):g}" for name, loss in losses.items() if not loss.isfinite()]
-    said = ", ".join(bad) or ("the losses are finite" if losses else "there are no losses")
+    if losses:
+        said = ", ".join(bad) or "the losses are finite"
+    else:
+        said = "there are no losses" if first else " ".join(said.split()).rstrip(".!")
     if first:
         return f"{said}, and the first layer with NaN or infinite outputs is {first[0]}"
     if gradients:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..modeling.precision import get_amp_dtype
 
-__all__ = ["AutocastTrainer", "build_loop", "make_loader"]
+__all__ = ["AutocastTrainer", "build_loop", "make_evaluator", "make_loader"]
 
 
 class AutocastTrainer(SimpleTrainer):
@@ -111,3 +111,20 @@ def make_loader(trainer: DefaultTrainer, seed: int) -> Iterable[Any]:
     options = {"seed": seed} if takes_seed else {}
     loader: Iterable[Any] = trainer.build_train_loader(cfg, **options)
     return loader
+
+
+def make_evaluator(trainer: type[DefaultTrainer], cfg: CfgNode, name: str, folder: str) -> Any:
+    """Return the trainer's evaluator of a data set, whose files go to a folder.
+
+    `build_evaluator` of a subclass may take no folder, as in detectron2. It gets the folder as
+    `OUTPUT_DIR`, so it does not replace the files of another evaluation.
+    """
+    try:
+        inspect.signature(trainer.build_evaluator).bind(cfg, name, folder)
+    except TypeError:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.OUTPUT_DIR = folder
+        cfg.freeze()
+        return trainer.build_evaluator(cfg, name)
+    return trainer.build_evaluator(cfg, name, folder)

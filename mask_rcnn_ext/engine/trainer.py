@@ -46,7 +46,7 @@ from .hooks import Evaluation, LossNormalizer, PreciseBN, RunRecord, ShareSkippe
 from .interruption import Interrupted, StopSignals
 from .log import hide_told_errors
 from .loggers import LoggerWriter, build_loggers, require_loggers
-from .loop import build_loop, make_loader
+from .loop import build_loop, make_evaluator, make_loader
 from .metrics import MetricsWriter, drop_metrics
 from .optimizer import build_optimizer, require_fitting_schedule
 from .progress import ProgressWriter
@@ -286,7 +286,7 @@ class Trainer(DefaultTrainer):
             with restore_statistics(self.model):
                 super().run_step()
         except FloatingPointError as error:
-            raise explain_bad_numbers(self) from error
+            raise explain_bad_numbers(self, error) from error
 
     def _save_interrupted(self) -> str:
         """Save the state after the last whole step unless that was done; return the path."""
@@ -395,6 +395,6 @@ class Trainer(DefaultTrainer):
         """Evaluate with the augmentations of `TEST.AUG`; write predictions to `inference_TTA/`."""
         logger.info("Evaluating with test-time augmentation.")
         folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
-        evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
+        evaluators = [make_evaluator(cls, cfg, name, folder) for name in cfg.DATASETS.TEST]
         model = build_tta_model(cfg, prepare_for_inference(cfg, model))
         return cls.test(make_tta_config(cfg), model, evaluators)

@@ -1,6 +1,6 @@
 """Lets evaluators that can read `PackedMasks` work without an image for each mask."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -50,7 +50,8 @@ def pack_evaluation(
         return trainer, model, evaluators
     if evaluators is None:
         return _pack_trainer(trainer), packed, None
-    if not any(_is_marked(leaf) for one in evaluators for leaf in _list_evaluators(one)):
+    leaves = [leaf for one in evaluators for leaf in _list_evaluators(_as_one(one))]
+    if not any(_is_marked(leaf) for leaf in leaves):
         return trainer, model, evaluators
     return trainer, packed, [PackedEvaluator(evaluator) for evaluator in evaluators]
 
@@ -62,6 +63,13 @@ def _pack_trainer(trainer: type[DefaultTrainer]) -> type[DefaultTrainer]:
             return PackedEvaluator(trainer.build_evaluator(*args, **kwargs))
 
     return Packing
+
+
+def _as_one(evaluator: DatasetEvaluator | MutableSequence | None) -> DatasetEvaluator:
+    """Return one evaluator, as detectron2's `inference_on_dataset` makes it of a list or None."""
+    if evaluator is None or isinstance(evaluator, MutableSequence):
+        return DatasetEvaluators(evaluator or [])
+    return evaluator
 
 
 def _is_marked(evaluator: DatasetEvaluator) -> bool:
@@ -82,11 +90,11 @@ class PackedEvaluator(DatasetEvaluator):
     (N, H, W) bool on the device of the instances, as from the model itself.
 
     Args:
-        evaluator: one evaluator, or several as `DatasetEvaluators`.
+        evaluator: one evaluator, or several as `DatasetEvaluators` or as a list, or None.
     """
 
-    def __init__(self, evaluator: DatasetEvaluator) -> None:
-        self._evaluator = evaluator
+    def __init__(self, evaluator: DatasetEvaluator | MutableSequence | None) -> None:
+        self._evaluator = _as_one(evaluator)
 
     def reset(self) -> None:
         """See the base class."""

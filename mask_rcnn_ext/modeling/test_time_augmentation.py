@@ -94,9 +94,11 @@ def add_tta_results(
     Args:
         results: the results of `Trainer.test`: task -> metrics, or, for several data sets, data set
             -> task -> metrics.
-        augmented: the results of the augmented model, in the same form.
+        augmented: the results of the augmented model, in the same form. `test_with_TTA` of a
+            subclass may have added `_TTA` to the outer names, as in detectron2's `train_net.py`.
         num_datasets: number of test sets.
     """
+    augmented = {name.removesuffix("_TTA"): found for name, found in augmented.items()}
     if num_datasets > 1:
         return OrderedDict(
             (name, add_tta_results(results[name], augmented[name], num_datasets=1))

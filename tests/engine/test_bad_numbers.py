@@ -44,7 +44,7 @@ def test_a_gradient_with_nan_reaches_no_weight(kind):
     with EventStorage(), pytest.raises(FloatingPointError, match="gradient"):
         loop.run_step()
     assert model.weight.tolist() == [0.0, 1.0]
-    assert _find_origin(loop, [{"image": torch.zeros(2)}], ["weight"]) == (
+    assert _find_origin(loop, [{"image": torch.zeros(2)}], ["weight"], "") == (
         "the losses are finite, and the gradients of weight are NaN or infinite"
     )
 
@@ -84,7 +84,9 @@ class Divide(nn.Module):
 
 
 def find(model, *images):
-    return _find_origin(SimpleNamespace(model=model), [{"image": image} for image in images], [])
+    return _find_origin(
+        SimpleNamespace(model=model), [{"image": image} for image in images], [], ""
+    )
 
 
 def test_the_origin_is_named():
