@@ -31,6 +31,7 @@ from .old_names import move_old_nodes, rename_old_key, rename_old_parts
 __all__ = ["ExtCfgNode", "flat_config", "publish_class_names", "require_config_node"]
 
 
+_NO_LAZY_CONFIG = "Python configs (LazyConfig) are not supported"
 _FILES_BEING_READ: ContextVar[tuple[str, ...]] = ContextVar("files", default=())
 
 
@@ -51,6 +52,8 @@ class ExtCfgNode(CfgNode):
         """
         if not PathManager.isfile(cfg_filename):
             raise UserError(f"config file not found: {cfg_filename} (looked from {os.getcwd()})")
+        if str(cfg_filename).endswith(".py"):
+            raise UserError(f"{cfg_filename}: expected a yaml file. {_NO_LAZY_CONFIG}")
         with _explain_yaml(self, cfg_filename), _keep_values(self):
             super().merge_from_file(cfg_filename, allow_unsafe=allow_unsafe)
         publish_class_names(self)
@@ -265,7 +268,7 @@ def require_config_node(cfg: Any) -> None:
     if not isinstance(cfg, CfgNode):
         raise UserError(
             f"expected a config as get_cfg() returns it, a CfgNode, got a {type(cfg).__name__}. "
-            "load_config(path) reads a yaml; Python configs (LazyConfig) are not supported"
+            f"load_config(path) reads a yaml. {_NO_LAZY_CONFIG}"
         )
 
 

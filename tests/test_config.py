@@ -150,6 +150,12 @@ def test_a_config_of_another_kind_is_told():
         complete_config(OmegaConf.create({"model": {}}))
 
 
+def test_a_python_config_is_told(tmp_path):
+    (tmp_path / "mine.py").write_text("for name in ('train', 'val'): pass")
+    with pytest.raises(UserError, match=r"mine.py: expected a yaml file\. .*LazyConfig"):
+        load_config(str(tmp_path / "mine.py"))
+
+
 def test_a_key_of_another_type_is_refused():
     cfg = detectron2_get_cfg()
     cfg.MASK_RCNN_EXT = CfgNode({"CHANNELS_LAST": "yes"})
