@@ -184,7 +184,11 @@ def keep_float32_outputs(model: nn.Module) -> None:
         # A cascade has a list of box predictors.
         for part in module if isinstance(module, nn.ModuleList) else [module]:
             if isinstance(part, nn.Module):
-                part.register_forward_hook(lambda _module, _inputs, output: _to_float32(output))
+                part.register_forward_hook(_give_float32)
+
+
+def _give_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    return _to_float32(output)  # a hook that can be pickled with its model
 
 
 def _to_float32(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """What each level of speed guarantees, on every meta-architecture."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -120,6 +121,20 @@ MODELS = {
     "FCIS": fcis,
     "R-CNN": rcnn,
 }
+
+
+@pytest.mark.parametrize("level", speed.SPEEDS)
+@pytest.mark.parametrize("kind", ["FPN", "FCIS"])
+def test_a_model_of_every_level_goes_to_another_process(kind, level, monkeypatch):
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda: True)
+    monkeypatch.setattr(speed, "computes_bfloat16", lambda: True)
+    cfg, model, image = MODELS[kind]()
+    cfg.MASK_RCNN_EXT.SPEED = level
+    prepared = prepare_for_inference(cfg, model)
+    copied = pickle.loads(pickle.dumps(prepared))
+    with inference_autocast(resolve_speed(cfg)):
+        (expected,), (found,) = detect(prepared, image), detect(copied, image)
+    assert torch.equal(found.scores, expected.scores)
 
 
 def test_exact_pools_on_all_threads_and_changes_nothing():
