@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 
 from ...config import complete_config
 from ...errors import UserError
+from ...modeling.precision import choose_device
 from .facts import Machine, collect_facts, look_at_machine
 from .plan import Choice, Plan
 from .schedule import choose_batch, choose_length, choose_rate, choose_sampler
@@ -39,18 +40,23 @@ def derive_recipe(
             follow from it.
         reference: the config without the user's settings, whose learning rate belongs to its batch
             size. None: `cfg`.
-        machine: what trains. None: this machine, one process, on `MODEL.DEVICE`.
+        machine: what trains. None: this machine, one process, on `MODEL.DEVICE`, or without a GPU
+            on the CPU.
 
     Returns:
         (key, value, reason) of every key that the rules look at, also where the value stays.
 
     Raises:
-        UserError: there is no object, or `epochs` is not positive.
+        UserError: there is no object, `epochs` is not positive, or the device does not exist.
     """
     require_epochs(epochs)
     cfg = complete_config(cfg)
     facts = collect_facts(dataset_dicts)
-    machine = machine or look_at_machine(cfg.MODEL.DEVICE)
+    if machine is None:
+        cfg = cfg.clone()
+        cfg.defrost()
+        choose_device(cfg)
+        machine = look_at_machine(cfg.MODEL.DEVICE)
     plan = Plan(cfg, reference or cfg, given)
     choose_image_size(plan, facts, machine.device)
     choose_anchors(plan, facts)

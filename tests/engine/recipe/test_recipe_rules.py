@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from detectron2.config import get_cfg as stock_get_cfg
 from detectron2.structures import BoxMode
 
 from mask_rcnn_ext import UserError, derive_recipe, get_cfg
@@ -268,3 +270,15 @@ def test_errors():
         derive_recipe(make_cfg(), make_dicts([]), machine=CPU)
     with pytest.raises(UserError, match="--epochs: expected a positive number, got -1"):
         derive_recipe(make_cfg(), LARGE, epochs=-1, machine=CPU)
+
+
+def test_a_config_for_a_gpu_is_planned_for_the_cpu_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for cfg in (make_cfg(), stock_get_cfg()):  # MODEL.DEVICE is cuda
+        on_cpu = cfg.clone()
+        on_cpu.MODEL.DEVICE = "cpu"
+        assert derive_recipe(cfg, LARGE) == derive_recipe(on_cpu, LARGE)
+        assert cfg.MODEL.DEVICE == "cuda"
+    cfg.MODEL.DEVICE = "gpu"
+    with pytest.raises(UserError, match="device: expected 'cpu'"):
+        derive_recipe(cfg, LARGE)
