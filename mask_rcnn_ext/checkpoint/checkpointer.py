@@ -13,15 +13,16 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import _filter_reused_missing_keys, _IncompatibleKeys
 from torch import nn
 
-from ..errors import UserError, count_noun, name_some, shorten
+from ..errors import UserError, count_noun, name_some
 from ..files import atomic_open
 from ..log_filter import filter_log
+from ..modeling.building import unwrap
 from ..modeling.fcis import FCISROIHeads
 from .class_layers import CLASS_LAYERS, ShapeMismatch, count_classes, count_groups
 from .fetching import fetch_file
 from .input_channels import fit_first_convolutions
 from .lite0_weights import convert_lite0_weights
-from .safe_load import load_pickle, load_torch, require_dict
+from .safe_load import load_pickle, load_torch, require_dict, require_names
 from .safetensors_file import load_safetensors
 from .torchvision_weights import convert_torchvision_weights
 
@@ -64,7 +65,7 @@ class Checkpointer(DetectionCheckpointer):
       images is adapted, see `input_channels`.
 
     Args:
-        model: the model whose weights are saved and loaded; a DistributedDataParallel is unwrapped.
+        model: the model whose weights are saved and loaded, see `unwrap`.
         save_dir: folder that `save` writes to and `resume_or_load` resumes from.
         save_to_disk: whether this process writes; by default, only the main process writes.
         class_names: names of the model's classes, in the model's order; empty if they have none.
@@ -86,7 +87,7 @@ class Checkpointer(DetectionCheckpointer):
         description: Mapping[str, Any] | None = None,
         **checkpointables: Any,
     ) -> None:
-        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        super().__init__(unwrap(model), save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.path_manager: Any = _AtomicWrites(PathManager)
         self.saved_model: nn.Module = self.model
         self.class_names = list(class_names)
@@ -112,7 +113,7 @@ class Checkpointer(DetectionCheckpointer):
 
     def _get_weights(self) -> dict[str, Any]:
         names = {"class_names": self.class_names} if self.class_names else {}
-        return {"model": self.saved_model.state_dict(), **names, **self.description}
+        return {"model": unwrap(self.saved_model).state_dict(), **names, **self.description}
 
     def load(
         self, path: str, checkpointables: list[str] | None = None, *, strict: bool = True
@@ -218,13 +219,13 @@ class Checkpointer(DetectionCheckpointer):
         else:
             shared = filename.endswith(".safetensors")
             loaded = load_safetensors(filename) if shared else super()._load_file(filename)
-            weights = _require_names(loaded["model"], filename)
+            weights = require_names(loaded["model"], filename)
             loaded["model"] = (
                 convert_torchvision_weights(weights)
                 or convert_lite0_weights(weights, self.model)
                 or weights
             )
-        if not _require_names(loaded["model"], filename):
+        if not require_names(loaded["model"], filename):
             raise UserError(f"{filename}: expected a checkpoint with tensors, got none")
         for name, value in loaded["model"].items():
             if not isinstance(value, torch.Tensor | np.ndarray):
@@ -258,8 +259,10 @@ class Checkpointer(DetectionCheckpointer):
         # Without buffers: FrozenBatchNorm2d fills in some buffers that a file lacks.
         parameters = {name for name, _ in self.model.named_parameters()}
         if parameters and parameters <= skipped.union(missing):
+            theirs = [*incompatible.unexpected_keys, "other shapes"][0]
             raise UserError(
-                f"{self._source}: none of its weights fits the model. Use weights of this model"
+                f"{self._source}: none of its weights fits the model: expected names such as "
+                f"{min(parameters)}, got {theirs}. Use weights of this model"
             )
         if self._strict:
             self._require_match(shapes, sorted(missing))
@@ -381,16 +384,6 @@ class Checkpointer(DetectionCheckpointer):
                 self._source,
                 _name_layers(missing),
             )
-
-
-def _require_names(value: Any, filename: str) -> Any:
-    for name in require_dict(value, filename):
-        if not isinstance(name, str):
-            raise UserError(
-                f"{filename}: expected the names of tensors under 'model', got "
-                f"{shorten(repr(name))}. Is the file from another library?"
-            )
-    return value
 
 
 def _name_layers(parameters: Iterable[str]) -> str:

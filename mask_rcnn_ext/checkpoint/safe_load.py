@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from fvcore.common.checkpoint import TORCH_VERSION
 
-from ..errors import UserError
+from ..errors import UserError, shorten
 from .pickled_arrays import NUMPY_FUNCTIONS, PickledArray, encode_latin1
 from .safe_pickle import ForbiddenGlobal, check_torch_file, make_plain, unpickle
 
-__all__ = ["explain_unreadable", "load_pickle", "load_torch", "require_dict"]
+__all__ = ["explain_unreadable", "load_pickle", "load_torch", "require_dict", "require_names"]
 
 logger = logging.getLogger(__name__)
 
+_COMPILED = "_orig_mod."
 _SAVE_AGAIN = (
     "If you trust its source, load it with the code of its project and save it again with "
     "torch.save({'model': model.state_dict()}, file)"
@@ -64,6 +65,23 @@ def require_dict(contents: Any, path: str) -> Any:
             f"{path}: expected a checkpoint, a dict of tensors, got {type(contents).__name__}"
         )
     return contents
+
+
+def require_names(weights: Any, path: str) -> Any:
+    """Return the weights of a checkpoint by their names, without the prefix of `torch.compile`.
+
+    Raises:
+        UserError: they are not a dict, or a name is no text.
+    """
+    for name in require_dict(weights, path):
+        if not isinstance(name, str):
+            raise UserError(
+                f"{path}: expected the names of tensors under 'model', got "
+                f"{shorten(repr(name))}. Is the file from another library?"
+            )
+    if any(name.startswith(_COMPILED) for name in weights):
+        return {name.removeprefix(_COMPILED): value for name, value in weights.items()}
+    return weights
 
 
 def load_pickle(path: str, kind: str = "checkpoint", fix: str = _SAVE_AGAIN) -> Any:

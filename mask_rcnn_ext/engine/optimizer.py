@@ -15,7 +15,7 @@ from torch import nn
 
 from ..config import complete_config
 from ..errors import UserError, require_choice
-from ..modeling.building import explain_config_errors
+from ..modeling.building import explain_config_errors, unwrap
 from ..modeling.fcis import FCISROIHeads
 from ..modeling.freezing import is_within
 
@@ -36,7 +36,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             gradients as `SOLVER.CLIP_GRADIENTS` says; or PyTorch refuses a number; or the
             backbone's factor is not above 0, or the model has no backbone.
     """
-    cfg = complete_config(cfg)
+    cfg, model = complete_config(cfg), unwrap(model)
     name = cfg.MASK_RCNN_EXT.OPTIMIZER
     require_choice("MASK_RCNN_EXT.OPTIMIZER", name, ("SGD", "AdamW"))
     if (clip := cfg.SOLVER.CLIP_GRADIENTS).ENABLED:

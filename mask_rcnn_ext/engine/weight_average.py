@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ..errors import UserError
+from ..modeling.building import unwrap
 
 __all__ = ["WeightAverage"]
 
@@ -33,7 +34,7 @@ class WeightAverage(HookBase):
         """Copy the model.
 
         Args:
-            model: the model that is trained, not wrapped.
+            model: the model that is trained.
             decay: the largest decay, in [0, 1).
 
         Raises:
@@ -44,8 +45,8 @@ class WeightAverage(HookBase):
                 f"MASK_RCNN_EXT.EMA.DECAY: expected 0 or more and less than 1, got {decay}; the "
                 "usual values are 0.99 to 0.9999"
             )
-        self.decay, self._trained = decay, model
-        self._average = AveragedModel(model, multi_avg_fn=self._update, use_buffers=True)
+        self.decay, self._trained = decay, unwrap(model)
+        self._average = AveragedModel(self._trained, multi_avg_fn=self._update, use_buffers=True)
         self.model: nn.Module = self._average.module
 
     def _update(self, averages: _Tensors, values: _Tensors, updates: Tensor | int) -> None:

@@ -71,8 +71,10 @@ class SkipRandomWeights(TorchFunctionMode):
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return a model without the DistributedDataParallel around it, if there is one."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
+    """Return a model without the DistributedDataParallel and the `torch.compile` around it."""
+    while isinstance(model, DistributedDataParallel) or "_orig_mod" in model._modules:
+        (model,) = model.children()
+    return model
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError, nearest
+from .building import unwrap
 
 __all__ = [
     "find_dependencies",
@@ -43,6 +44,7 @@ def freeze_parts(model: nn.Module, parts: Sequence[str]) -> nn.Module:
     parts = [str(part) for part in parts]
     if not parts:
         return model
+    whole, model = model, unwrap(model)
     modules = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
     for part in parts:
         if part not in modules:
@@ -61,7 +63,7 @@ def freeze_parts(model: nn.Module, parts: Sequence[str]) -> nn.Module:
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if is_within(name, parts) and isinstance(module, _BatchNorm):
             _freeze_statistics(model, name, module)
-    return model
+    return whole
 
 
 def _freeze_statistics(model: nn.Module, name: str, norm: _BatchNorm) -> None:

@@ -1,17 +1,19 @@
 """Subclasses of `Trainer` as detectron2's projects write them."""
 
+import contextlib
 from collections import OrderedDict
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.data import DatasetMapper, build_detection_train_loader
 from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import GeneralizedRCNNWithTTA
-from small_runs import list_files
+from small_runs import list_files, read_weights
 from support import SMALL, TINY_CONFIG, write_coco
 
-from mask_rcnn_ext import MaskRCNNCOCOEvaluator, Trainer, UserError, load_config
+from mask_rcnn_ext import MaskRCNNCOCOEvaluator, Predictor, Trainer, UserError, load_config
 
 AUGMENTED = ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(64,)", "TEST.AUG.FLIP", "False"]
 
@@ -29,6 +31,7 @@ def train(tmp_path, forget_data_sets):
     ]  # fmt: skip
 
     def run(kind, *more, change=lambda trainer: None):
+        torch.manual_seed(0)
         trainer = kind(load_config(TINY_CONFIG, [*SMALL, *keys, *more]))
         trainer.resume_or_load(resume=False)
         change(trainer)
@@ -160,3 +163,31 @@ def test_a_weight_that_a_step_has_overflown_is_not_blamed_on_the_first_weights(t
     message = r"iteration 1: the weight .*before the step\. .*Lower SOLVER\.BASE_LR \(1e\+38\)"
     with pytest.raises(UserError, match=message):
         train(Trainer, *DIVERGES, "SOLVER.BASE_LR", "1e38")
+
+
+class Compiled(Trainer):
+    @classmethod
+    def build_model(cls, cfg):
+        return torch.compile(super().build_model(cfg), backend="eager")
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # Dynamo's own
+def test_a_compiled_model_is_trained_and_saved_as_the_plain_one(train, tmp_path):
+    keys = [
+        "SOLVER.AMP.ENABLED", "False", "MASK_RCNN_EXT.FREEZE", "['backbone.bottom_up.stem']",
+        "MASK_RCNN_EXT.BACKBONE_LR_FACTOR", "0.5", "SEED", "1", "MASK_RCNN_EXT.EMA.ENABLED", "True",
+    ]  # fmt: skip
+    saved = tmp_path / "out/model_final.pth"
+    train(Trainer, *keys)
+    plain = read_weights(saved)
+    # The model is wrapped but not compiled, which is faster; PyTorch before 2.6 compiles it.
+    with getattr(torch.compiler, "set_stance", contextlib.nullcontext)("force_eager"):
+        trainer = train(Compiled, *keys)
+    compiled = read_weights(saved)
+    assert compiled.keys() == plain.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-4, atol=1e-5)
+    assert Predictor(str(saved))
+    torch.save({"model": trainer.model.state_dict()}, tmp_path / "by_hand.pth")
+    assert next(iter(read_weights(tmp_path / "by_hand.pth"))).startswith("_orig_mod.")
+    assert Predictor(trainer.cfg, tmp_path / "by_hand.pth")
