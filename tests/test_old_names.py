@@ -7,6 +7,7 @@ from support import REPO, TINY_CONFIG, run_python
 import mask_rcnn_ext
 from mask_rcnn_ext import UserError, get_cfg, load_config
 from mask_rcnn_ext.config import config_hash, flat_config
+from mask_rcnn_ext.modeling.checks import check_registry_names
 from mask_rcnn_ext.old_names import RENAMED_PARTS, restore_old_names
 
 FOREIGN = """
@@ -83,6 +84,13 @@ MODEL:
   TINY_RESNET: {CHANNELS: [4, 8, 12, 16]}
   NON_LOCAL: {STAGES: [res3]}
 """
+
+
+def test_an_old_name_that_python_sets_is_told_with_the_new_one():
+    cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "FCIS"
+    with pytest.raises(UserError, match=r"as 'FCIS'; its name is now MaskRCNNExtFCIS\. If"):
+        check_registry_names(cfg)
 
 
 def test_old_keys_of_a_file_and_of_a_command_line_are_read(tmp_path):

@@ -32,6 +32,7 @@ from detectron2.utils.registry import Registry
 
 from ..config import flat_config
 from ..errors import UserError, count_noun, nearest, require_choice
+from ..old_names import RENAMED_PARTS
 from .fcis import FCIS, FCISROIHeads
 from .meta_arch import MaskRCNN
 from .poolers import OUR_TYPES
@@ -352,8 +353,9 @@ def check_registry_names(cfg: CfgNode) -> None:
     for key, registry in used.items():
         name = names[key]
         if name not in registry:
-            known = [known for known, _ in registry]
+            new, known = RENAMED_PARTS.get(name), [known for known, _ in registry]
+            hint = f"; its name is now {new}." if new in known else nearest(name, known) or "."
             raise UserError(
-                f"MODEL.{key}: nothing is registered as {name!r}{nearest(name, known) or '.'} If a "
+                f"MODEL.{key}: nothing is registered as {name!r}{hint} If a "
                 "project registers it, use a script that imports the project (docs/extending.md)"
             )
