@@ -16,6 +16,8 @@ from detectron2.data.detection_utils import filter_empty_instances
 from detectron2.structures import BitMasks, Instances, Keypoints
 from torch import Tensor
 
+from ..errors import UserError
+
 __all__ = ["CopyPaste", "paste_instances"]
 
 
@@ -36,19 +38,37 @@ class CopyPaste:
             sample: a sample of `ImageMapper` for training, with `gt_masks` that are `BitMasks`. It
                 may be changed in place.
             draw: returns a sample of another image.
+
+        Raises:
+            UserError: the mapper of a project gives no such samples.
         """
         if np.random.random() >= self.share:  # noqa: NPY002 - the loader seeds the global state
             return sample
         other = draw()
-        found = other["instances"]
-        if not len(found):
+        found = other.get("instances") if isinstance(other, dict) else None
+        if found is not None and not len(found):
             return sample
+        for each in (sample, other):
+            _require_bit_masks(each)
+        assert found is not None
         chosen = np.random.random(len(found)) < 0.5  # noqa: NPY002
         if not chosen.any():
             chosen[np.random.randint(len(found))] = True  # noqa: NPY002
         kept = found[torch.from_numpy(chosen)]
         paste_instances(sample, other["image"], kept)
         return sample
+
+
+def _require_bit_masks(sample: Any) -> None:
+    found = sample.get("instances") if isinstance(sample, dict) else sample
+    masks = found.get_fields().get("gt_masks") if isinstance(found, Instances) else found
+    if isinstance(masks, BitMasks) or (isinstance(found, Instances) and not len(found)):
+        return
+    raise UserError(
+        "MASK_RCNN_EXT.AUGMENTATION.COPY_PASTE: expected a mapper that returns a dict with "
+        f"`instances`, whose `gt_masks` are BitMasks, got {type(masks).__name__}. Let "
+        "`build_mapper` return a mapper with bit masks, or set COPY_PASTE to 0"
+    )
 
 
 def paste_instances(sample: dict[str, Any], pixels: Tensor, pasted: Instances) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 from collections import defaultdict
 from typing import IO, Any
@@ -34,6 +35,7 @@ class MetricsWriter(JSONWriter):
 
     @functools.cached_property
     def _file_handle(self) -> Any:
+        os.makedirs(os.path.dirname(self._path) or ".", exist_ok=True)  # a run may fail at once
         return _Nulls(open(self._path, "a", encoding="utf-8"))  # `close` closes it
 
 

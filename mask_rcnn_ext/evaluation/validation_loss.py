@@ -43,11 +43,12 @@ def build_loss_loader(
     if cfg.MODEL.KEYPOINT_ON:
         dicts = complete_keypoints(dicts, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS)
     changed: Any = mapper
-    changed.is_train = True  # detectron2's mappers remove the annotations otherwise
-    if any(
-        isinstance(a.get("segmentation"), dict) for d in dicts for a in d.get("annotations", ())
-    ):
-        changed.instance_mask_format = "bitmask"  # RLE, also where training reads polygons
+    with contextlib.suppress(AttributeError):  # of a bound method; `measure_losses` then tells it
+        changed.is_train = True  # detectron2's mappers remove the annotations otherwise
+        if any(
+            isinstance(a.get("segmentation"), dict) for d in dicts for a in d.get("annotations", ())
+        ):
+            changed.instance_mask_format = "bitmask"  # RLE, also where training reads polygons
     return build_checked_loader(cfg, dicts, mapper, keep_empty=True)
 
 

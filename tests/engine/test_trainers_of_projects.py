@@ -68,6 +68,35 @@ def test_a_mapper_may_return_something_else_than_a_dict(policy, workers, train, 
     assert [[type(view) for view in pair] for pair in batch] == [[dict, dict], [dict, dict]]
 
 
+class OfDetectron2sMapper(Trainer):
+    @classmethod
+    def build_mapper(cls, cfg, *, is_train):
+        return DatasetMapper(cfg, is_train).__call__
+
+
+@pytest.mark.parametrize(
+    ("kind", "masks", "got"),
+    [
+        (OfDetectron2sMapper, "polygon", "PolygonMasks"),
+        (WithPairs, "polygon", "tuple"),
+        (OfDetectron2sMapper, "bitmask", None),
+    ],
+)
+def test_copy_paste_tells_which_mapper_it_needs(kind, masks, got, train):
+    keys = ["MASK_RCNN_EXT.AUGMENTATION.COPY_PASTE", "1.0", "INPUT.MASK_FORMAT", masks]
+    keys += ["DATASETS.TEST", "()"]
+    if got is None:
+        assert train(kind, *keys).iter == 2
+        return
+    with pytest.raises(UserError, match=rf"COPY_PASTE: expected a mapper .*BitMasks, got {got}\."):
+        train(kind, *keys, "DATALOADER.NUM_WORKERS", "1")
+
+
+def test_a_mapper_that_keeps_no_annotations_is_told_by_the_validation_loss(train):
+    with pytest.raises(UserError, match="VALIDATION_LOSS: expected annotations with every"):
+        train(OfDetectron2sMapper, "MASK_RCNN_EXT.VALIDATION_LOSS", "True")
+
+
 class Count(DatasetEvaluator):
     def reset(self):
         self.count = 0
