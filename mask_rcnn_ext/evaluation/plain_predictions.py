@@ -36,9 +36,9 @@ class PackedDetections(Sequence[dict[str, Any]]):
 
     def __init__(self, detections: Sequence[dict[str, Any]]) -> None:
         # A pickle is read several times as fast as json, above all with keypoints.
-        packed = pickle.dumps(list(detections), pickle.HIGHEST_PROTOCOL)
+        packed = pickle.dumps(list(detections), _PROTOCOL)
         if b"numpy" in packed or b"torch" in packed:  # their numbers name their module in a pickle
-            packed = pickle.dumps([_make_plain(each) for each in detections])
+            packed = pickle.dumps([_make_plain(each) for each in detections], _PROTOCOL)
         self._packed, self._length = packed, len(detections)
 
     def __len__(self) -> int:
@@ -80,12 +80,18 @@ class _PartsPickler:
         write = self._file.write
         write(pickle.PROTO + bytes([_PROTOCOL]) + pickle.EMPTY_LIST + pickle.MARK)
         for prediction in predictions:
-            plain = {
-                key: list(value) if isinstance(value, PackedDetections) else value
-                for key, value in prediction.items()
-            }
-            write(pickle.dumps(plain, _PROTOCOL)[2:-1])  # without the protocol and the end
+            write(pickle.EMPTY_DICT + pickle.MARK)
+            for key, value in prediction.items():
+                write(_strip(pickle.dumps(key, _PROTOCOL)))
+                packed = isinstance(value, PackedDetections)
+                write(_strip(value._packed if packed else pickle.dumps(value, _PROTOCOL)))
+            write(pickle.SETITEMS)
         write(pickle.APPENDS + pickle.STOP)
+
+
+def _strip(pickled: bytes) -> bytes:
+    """Return a pickle as a part of another one: without the protocol and the end."""
+    return pickled[2:-1]
 
 
 def save_plain_predictions(path: Path, predictions: Sequence[dict[str, Any]]) -> None:

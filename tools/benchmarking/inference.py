@@ -8,9 +8,9 @@ image, and the outputs of the last layers are spread, so that the model finds as
 asked for.
 
 detectron2 runs in a process of its own. On a CPU, the convolutions and matrix products of "fast"
-also have a row of their own: with the same kernels, nothing in float32 can be faster. An OpenVINO
-file also runs at the level "fastest". With `--int8` the exported models are also quantized: that
-shows the speed only, since random weights have no AP to lose.
+and "fastest" also have a row of their own: with the same kernels, nothing in float32 and bfloat16
+can be faster. An OpenVINO file also runs at the level "fastest". With `--int8` the exported models
+are also quantized: that shows the speed only, since random weights have no AP to lose.
 """
 
 import argparse
@@ -66,6 +66,7 @@ __all__ = [
 CONFIG = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 BASELINE = "detectron2"
 _CASES = ("image to instances", "image to COCO results")
+_PARTED = ("fast", "fastest")  # levels whose products have a row of their own
 _PRODUCTS = re.compile(r"conv|::(add|b|baddb)?mm$")  # PyTorch's operators
 _SPREAD = {  # standard deviation that the outputs of a layer get
     "proposal_generator.rpn_head.objectness_logits": 2.0,
@@ -285,7 +286,7 @@ def run(args: argparse.Namespace) -> Part:
             args.rounds,
             compare,
             partial(stock.time, _CASES[0]),
-            parts_of=["fast"] if args.device == "cpu" and "fast" in ours else [],
+            parts_of=[level for level in ours if level in _PARTED and args.device == "cpu"],
         )
         part.rows += time_case(
             _CASES[1],
