@@ -26,7 +26,8 @@ _LIMITS: dict[tuple[float, float], tuple[str, ...]] = {
     (0, 1): ("POSITIVE_FRACTION", "NMS_THRESH", "NMS_THRESH_TEST", "SCORE_THRESH_TEST"),
     (0, math.inf): (
         *("SOLVER.MAX_ITER", "SOLVER.BASE_LR", "SOLVER.WEIGHT_DECAY", "SOLVER.WARMUP_ITERS"),
-        *("NUM_WORKERS", "DATA.MAX_IMAGE_PIXELS", "POOLER_SAMPLING_RATIO"),
+        *("SOLVER.GAMMA", "SOLVER.MOMENTUM", "SOLVER.WARMUP_FACTOR", "SOLVER.WEIGHT_DECAY_NORM"),
+        *("NUM_WORKERS", "DATA.MAX_IMAGE_PIXELS"),
         # 0: the image is not resized
         *("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TEST", "TEST.AUG.MIN_SIZES"),
         "PRECISE_BN.NUM_ITER",
@@ -36,11 +37,15 @@ _LIMITS: dict[tuple[float, float], tuple[str, ...]] = {
     ),
     (1, math.inf): (
         *("RPN.BATCH_SIZE_PER_IMAGE", "ROI_HEADS.BATCH_SIZE_PER_IMAGE", "ROI_HEADS.NUM_CLASSES"),
-        *("IMS_PER_BATCH", "INPUT.MAX_SIZE_TRAIN", "INPUT.MAX_SIZE_TEST", "POOLER_RESOLUTION"),
-        "TEST.AUG.MAX_SIZE",
+        *("INPUT.MAX_SIZE_TRAIN", "INPUT.MAX_SIZE_TEST", "TEST.AUG.MAX_SIZE"),
         *("SOLVER.CHECKPOINT_PERIOD", "ANCHOR_GENERATOR.SIZES", "CONV_DIM", "FC_DIM"),
-        "TINY_RESNET.STEM_CHANNELS",
+        *("FPN.OUT_CHANNELS", "TINY_RESNET.STEM_CHANNELS"),
     ),
+    # Far above what a model needs, and below what memory holds.
+    (1, 65_536): ("IMS_PER_BATCH",),
+    (1, 1024): ("POOLER_RESOLUTION",),
+    (0, 1024): ("POOLER_SAMPLING_RATIO",),
+    (0.001, 1000): ("ANCHOR_GENERATOR.ASPECT_RATIOS",),
 }
 
 
@@ -48,10 +53,20 @@ def require_limits(cfg: CfgNode) -> None:
     """Check the numbers of a config.
 
     Raises:
-        UserError: a value is below or above the limits of its key, or is not a number; or the
-            weights of box deltas are not one for each delta.
+        UserError: a value is below or above the limits of its key, or is not a number; the weights
+            of box deltas are not one for each delta; a level has no anchors; an expected
+            result has another form; or a scaled schedule has no iterations after the warmup.
     """
     _require_box_weights(cfg)
+    _require_anchors(cfg)
+    _require_expected_results(cfg)
+    solver = cfg.SOLVER
+    if solver.RESCALE_INTERVAL and 0 < solver.MAX_ITER <= solver.WARMUP_ITERS:
+        raise UserError(
+            "SOLVER.RESCALE_INTERVAL True scales the schedule into the iterations after the "
+            f"warmup: expected SOLVER.WARMUP_ITERS below SOLVER.MAX_ITER, got "
+            f"{solver.WARMUP_ITERS} and {solver.MAX_ITER}"
+        )
     for key, value in flat_config(cfg):
         numbers = list(_flatten(value))
         for (low, high), ends in _LIMITS.items():
@@ -73,6 +88,29 @@ def _flatten(value: Any) -> Iterator[Any]:
             yield from _flatten(item)
     else:
         yield value
+
+
+def _require_anchors(cfg: CfgNode) -> None:
+    """Raise unless each level has a size and an aspect ratio."""
+    for key in ("SIZES", "ASPECT_RATIOS"):
+        levels = cfg.MODEL.ANCHOR_GENERATOR[key]
+        if not levels or any(isinstance(each, list | tuple) and not each for each in levels):
+            raise UserError(
+                f"MODEL.ANCHOR_GENERATOR.{key}: expected a number or more for each level, such as "
+                f"[[32, 64]], got {levels}"
+            )
+
+
+def _require_expected_results(cfg: CfgNode) -> None:
+    """Raise unless `verify_results` can compare results with those that are expected."""
+    kinds = (str, str, int | float, int | float)
+    for entry in cfg.TEST.EXPECTED_RESULTS:
+        listed = isinstance(entry, list | tuple) and len(entry) == len(kinds)
+        if not (listed and all(map(isinstance, entry, kinds))):
+            raise UserError(
+                "TEST.EXPECTED_RESULTS: expected lists of a task, a metric, its value and how much "
+                f'it may differ, such as [["segm", "AP", 35.2, 0.3]], got {entry!r}'
+            )
 
 
 def _require_box_weights(cfg: CfgNode) -> None:

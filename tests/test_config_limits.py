@@ -28,7 +28,20 @@ def test_every_config_is_within_the_limits():
         ("SOLVER.BASE_LR", float("inf"), "expected 0 to 1e+18, got inf"),
         ("SOLVER.BASE_LR", 1e25, "expected 0 to 1e+18, got 1e+25"),
         ("SOLVER.CHECKPOINT_PERIOD", -1, "expected 1 or more, got -1"),
-        ("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 0, "expected 1 or more, got 0"),
+        ("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 0, "expected 1 to 1024, got 0"),
+        ("MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO", 10**9, "expected 0 to 1024, got 1000000000"),
+        ("SOLVER.IMS_PER_BATCH", 10**9, "expected 1 to 65536, got 1000000000"),
+        ("TEST.EXPECTED_RESULTS", ["segm", "AP", 35.2, 0.3],
+         "expected lists of a task, a metric, its value and how much it may differ, such as "
+         "[[\"segm\", \"AP\", 35.2, 0.3]], got 'segm'"),
+        ("SOLVER.GAMMA", -0.1, "expected 0 or more, got -0.1"),
+        ("MODEL.FPN.OUT_CHANNELS", 0, "expected 1 or more, got 0"),
+        ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.0, 1.0]],
+         "expected 0.001 to 1000, got [[0.0, 1.0]]"),
+        ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[]],
+         "expected a number or more for each level, such as [[32, 64]], got [[]]"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[32], []],
+         "expected a number or more for each level, such as [[32, 64]], got [[32], []]"),
         ("MODEL.ROI_MASK_HEAD.CONV_DIM", 0, "expected 1 or more, got 0"),
         ("MODEL.RPN.PRE_NMS_TOPK_TEST", -1, "expected 0 or more, got -1"),
         ("DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN", -1, "expected 0 or more, got -1"),
@@ -48,6 +61,15 @@ def test_a_number_outside_is_named(key, value, message):
     with pytest.raises(UserError) as caught:
         require_limits(cfg)
     assert str(caught.value) == f"{key}: {message}"
+
+
+def test_a_scaled_schedule_needs_iterations_after_the_warmup():
+    cfg = get_cfg()
+    cfg.SOLVER.RESCALE_INTERVAL, cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS = True, 5, 5
+    with pytest.raises(UserError, match=r"below SOLVER\.MAX_ITER, got 5 and 5"):
+        require_limits(cfg)
+    cfg.SOLVER.WARMUP_ITERS = 4
+    assert require_limits(cfg) is None
 
 
 def test_rotated_boxes_have_five_weights():

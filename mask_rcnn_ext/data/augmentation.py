@@ -37,7 +37,9 @@ _HIGHEST = {
     "SATURATION": 1,
     "HUE": 0.5,
     "COPY_PASTE": 1,
+    "BLUR": 100,
 }
+_LARGEST_SCALE = 100.0
 
 
 def cuts_objects(cfg: CfgNode) -> bool:
@@ -55,12 +57,11 @@ def require_augmentation(cfg: CfgNode) -> None:
     keys = cfg.MASK_RCNN_EXT.AUGMENTATION
     for key, highest in _HIGHEST.items():
         require_range(f"MASK_RCNN_EXT.AUGMENTATION.{key}", keys[key], 0, highest)
-    require_range("MASK_RCNN_EXT.AUGMENTATION.BLUR", keys.BLUR, 0)
     scales = keys.SCALE_JITTER
-    if scales and not (len(scales) == 2 and 0 < scales[0] <= scales[1]):
+    if scales and not (len(scales) == 2 and 0 < scales[0] <= scales[1] <= _LARGEST_SCALE):
         raise UserError(
             "MASK_RCNN_EXT.AUGMENTATION.SCALE_JITTER: expected the smallest and the largest scale, "
-            f"such as [0.5, 2.0], got {list(scales)}"
+            f"up to {_LARGEST_SCALE:g}, such as [0.5, 2.0], got {list(scales)}"
         )
     if keys.VERTICAL_FLIP and cfg.INPUT.RANDOM_FLIP == "vertical":
         raise UserError(

@@ -73,8 +73,8 @@ def require_read_keys(cfg: CfgNode) -> None:
     if not (is_generalized_rcnn(cfg) and cfg.MODEL.MASK_ON):
         return
     for registry, key, stock, ours, names in _READERS:
-        if registry.get(values[key]) is not stock:
-            continue
+        if values[key] not in registry or registry.get(values[key]) is not stock:
+            continue  # no name: a project's RoI heads may need none
         for name in names:
             if name in changed:
                 raise UserError(

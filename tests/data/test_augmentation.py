@@ -198,8 +198,10 @@ def test_five_float_channels_turn_and_change_contrast_each_on_its_own():
     [
         ({"ROTATION": 200.0}, [], "ROTATION: expected 0 to 180, got 200"),
         ({"HUE": 0.7}, [], "HUE: expected 0 to 0.5"),
-        ({"BLUR": -1.0}, [], "BLUR: expected 0 or more"),
+        ({"BLUR": -1.0}, [], "BLUR: expected 0 to 100"),
+        ({"BLUR": 1e9}, [], "BLUR: expected 0 to 100, got 1000000000"),
         ({"SCALE_JITTER": [2.0, 0.1]}, [], r"such as \[0.5, 2.0\], got \[2.0, 0.1\]"),
+        ({"SCALE_JITTER": [0.5, 1e6]}, [], r"scale, up to 100, such as"),
         ({"COPY_PASTE": 1.5}, [], "COPY_PASTE: expected 0 to 1"),
         ({"VERTICAL_FLIP": True}, ["INPUT.RANDOM_FLIP", "vertical"], "flip both ways"),
         ({"COPY_PASTE": 0.5}, ["MODEL.MASK_ON", False], "needs a model with masks"),

@@ -67,6 +67,12 @@ def test_a_key_that_no_class_would_read(name, value, key, stock):
     require_read_keys(cfg)
 
 
+def test_heads_without_a_name_are_left_to_those_who_build_them():
+    cfg = get_config("mask_rcnn_R50_FPN")
+    cfg.MODEL.ROI_MASK_HEAD.NAME = ""
+    require_read_keys(cfg)
+
+
 @pytest.mark.parametrize(
     ("config", "name", "value", "remedy"),
     [
