@@ -30,7 +30,7 @@ _LIMITS: dict[tuple[float, float], tuple[str, ...]] = {
         *("NUM_WORKERS", "DATA.MAX_IMAGE_PIXELS"),
         # 0: the image is not resized
         *("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TEST", "TEST.AUG.MIN_SIZES"),
-        "PRECISE_BN.NUM_ITER",
+        *("PRECISE_BN.NUM_ITER", "DATALOADER.REPEAT_THRESHOLD"),
         *("LOSS_WEIGHT", "BBOX_REG_LOSS_WEIGHT", "SMOOTH_L1_BETA"),
         # A negative number would drop the worst proposals.
         *(f"{name}_TOPK_{split}" for name in _TOPK for split in ("TRAIN", "TEST")),
@@ -60,6 +60,11 @@ def require_limits(cfg: CfgNode) -> None:
     _require_box_weights(cfg)
     _require_anchors(cfg)
     _require_expected_results(cfg)
+    if 0 in cfg.MODEL.RPN.CONV_DIMS:
+        raise UserError(
+            "MODEL.RPN.CONV_DIMS: expected numbers of channels, or -1 for as many as the layer "
+            f"before has, got {cfg.MODEL.RPN.CONV_DIMS}"
+        )
     solver = cfg.SOLVER
     if solver.RESCALE_INTERVAL and 0 < solver.MAX_ITER <= solver.WARMUP_ITERS:
         raise UserError(

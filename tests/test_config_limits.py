@@ -35,6 +35,9 @@ def test_every_config_is_within_the_limits():
          "expected lists of a task, a metric, its value and how much it may differ, such as "
          "[[\"segm\", \"AP\", 35.2, 0.3]], got 'segm'"),
         ("SOLVER.GAMMA", -0.1, "expected 0 or more, got -0.1"),
+        ("DATALOADER.REPEAT_THRESHOLD", -1.0, "expected 0 or more, got -1.0"),
+        ("MODEL.RPN.CONV_DIMS", [16, 0],
+         "expected numbers of channels, or -1 for as many as the layer before has, got [16, 0]"),
         ("MODEL.FPN.OUT_CHANNELS", 0, "expected 1 or more, got 0"),
         ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.0, 1.0]],
          "expected 0.001 to 1000, got [[0.0, 1.0]]"),

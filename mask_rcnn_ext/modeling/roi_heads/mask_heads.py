@@ -287,6 +287,10 @@ def _spread_predictor(predictor: nn.Linear | nn.Conv2d, std: float) -> None:
 
 
 def _get_pooled_side(input_shape: ShapeSpec) -> int:
+    if isinstance(input_shape, dict):  # of the levels: detectron2 pools only if a layer is named
+        raise UserError(
+            f"{_KEY}.POOLER_TYPE: this mask head needs a RoI layer, such as ROIAlignV2, got ''"
+        )
     if input_shape.height is None or input_shape.height != input_shape.width:
         raise UserError(
             "expected a mask head's input_shape with equal height and width, the side of the "

@@ -198,6 +198,9 @@ def test_unknown_loss_is_an_error_when_the_head_is_built(name, loss, hint):
 def test_input_shape_without_a_side(name):
     with pytest.raises(UserError, match="input_shape"):
         build_mask_head(head_cfg(name, resolution=28), ShapeSpec(channels=6))
+    levels = {"p2": ShapeSpec(channels=6)}  # what detectron2 gives a head without a RoI layer
+    with pytest.raises(UserError, match=r"POOLER_TYPE: .* such as ROIAlignV2, got ''"):
+        build_mask_head(head_cfg(name, resolution=28), levels)
 
 
 @every_head
