@@ -60,7 +60,8 @@ def atomic_open(
 
     Args:
         path: a local path; its folder is created if missing.
-        mode: "wb", or "w" for UTF-8 text.
+        mode: "wb", or "w" for UTF-8 text. In text, a byte of a file name that is not UTF-8 becomes
+            six plain letters, as in Python's `backslashreplace`.
         durable: wait until the content is on the disk; otherwise a power cut could leave an empty
             file. Turn it off for many small files that are easy to make again.
 
@@ -73,8 +74,8 @@ def atomic_open(
         path.parent.mkdir(parents=True, exist_ok=True)
         # The temporary name does not contain the name of `path`, which may have the maximum length.
         with make_temporary_file(path.parent) as (temporary, descriptor):
-            encoding = None if "b" in mode else "utf-8"
-            with open(descriptor, mode, encoding=encoding, closefd=False) as file:
+            encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
+            with open(descriptor, mode, encoding=encoding, errors=errors, closefd=False) as file:
                 in_block = True
                 yield file
                 in_block = False

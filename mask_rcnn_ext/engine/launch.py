@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import logging
 import os
 import select
@@ -149,11 +150,17 @@ def _drop_closed_output() -> bool:
     return closed
 
 
-def _open_closed_output() -> None:
-    """Send the output and the errors nowhere if the caller has closed them, as `>&-` does."""
+def _prepare_output() -> None:
+    """Let everything be printed, wherever the output goes.
+
+    It goes nowhere if the caller has closed it, as `>&-` does. Names of files may have bytes or
+    letters that the encoding of a terminal has not; they become plain letters.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def run_as_command(command: Callable[[], Any]) -> int:
@@ -172,7 +179,7 @@ def run_as_command(command: Callable[[], Any]) -> int:
         - 1 after the system has killed a process of `launch`, which is named, or after a process on
           another machine has ended; or, without a line, if nobody reads the output any more.
     """
-    _open_closed_output()
+    _prepare_output()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see `let_ctrl_c_end`
         with contextlib.suppress(ValueError):  # in another thread than the main one
             signal.signal(signal.SIGINT, signal.default_int_handler)

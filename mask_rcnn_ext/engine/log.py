@@ -62,7 +62,7 @@ def open_log_file(folder: str) -> None:
     """
     rank = comm.get_rank()
     path = os.path.join(folder, f"log.txt.rank{rank}" if rank else "log.txt")
-    file = _LogFile(path, encoding="utf-8")
+    file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter(_FORMAT, datefmt="%m/%d %H:%M:%S"))
     for index, (logger, handler) in enumerate(_added):
         if isinstance(handler, MemoryHandler):

@@ -104,9 +104,15 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
         resume: continue the run in the folder.
 
     Raises:
-        UserError: the folder cannot be made or written, or another run uses it.
+        UserError: the folder cannot be made or written, its path is not UTF-8, or another run uses
+            it.
     """
     folder = Path(cfg.OUTPUT_DIR).absolute()
+    if (plain := str(folder).encode("utf-8", "backslashreplace").decode()) != str(folder):
+        raise UserError(
+            f"OUTPUT_DIR: expected a path in UTF-8, as TensorBoard's files need it, got {plain}. "
+            "Give the folder another name"
+        )
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     comm.synchronize()  # every process has looked before one of them makes the folder
     main, written = comm.is_main_process(), []

@@ -127,9 +127,13 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text."""
-    with atomic_open(path, "w", durable=False) as file:
-        file.write(text)
+    """Write UTF-8 text.
+
+    Raises:
+        UnicodeEncodeError: a name in the text is not UTF-8, so that nobody would find its file.
+    """
+    with atomic_open(path, durable=False) as file:
+        file.write(text.encode())
 
 
 def flat_names(content: dict[str, Any]) -> dict[int, str]:
