@@ -218,6 +218,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     if (args.config_file or args.opts) and not args.augmented:
         given = f"--config-file {args.config_file}" if args.config_file else " ".join(args.opts)
         raise UserError(f"{given}: only --augmented reads a config; add it")
+    if args.output and not args.output.lower().endswith(".png"):
+        raise UserError(f"--output: expected a name that ends with .png, got {args.output}")
     for option, least in (("num", 1), ("columns", 1), ("size", 32)):
         value = getattr(args, option)
         if value is not None:

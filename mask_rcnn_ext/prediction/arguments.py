@@ -138,8 +138,15 @@ def read_tiling(args: argparse.Namespace) -> "Tiling | None":
 
 
 def parse_names(text: str) -> list[str]:
-    """Return the names in a text such as "cat,dog"; a name with a comma needs double quotes."""
-    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), ())]
+    """Return the names in a text such as "cat,dog"; a name with a comma needs double quotes.
+
+    Raises:
+        UserError: `text` is no line of names.
+    """
+    try:
+        return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), ())]
+    except csv.Error as error:
+        raise UserError(f"expected names such as cat,dog in one line, got {text!r}") from error
 
 
 def parse_thresholds(text: str) -> float | dict[str, float]:

@@ -64,6 +64,7 @@ def run_folder_job(job: FolderJob, processes: int = 1) -> Summary | None:
         if processes > 1:
             raise UserError("torchrun starts the processes: leave out --processes")
         return _join_torchrun(job)
+    processes = min(processes, max(1, len(job.files)))  # more would have nothing to do
     if processes == 1:
         return _run_alone(job)
     with tqdm(total=len(job.files), unit="image", desc="predict") as bar:

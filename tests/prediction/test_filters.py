@@ -84,6 +84,11 @@ def test_a_model_without_masks_is_told():
         kept(instances_of([0.9], [0]), mask_overlap=MaskOverlap(0.5))
 
 
+def test_names_on_two_lines_are_refused():
+    with pytest.raises(UserError, match="such as cat,dog in one line"):
+        parse_names("cat\ndog")
+
+
 def test_names_and_thresholds_are_read(tmp_path):
     assert parse_names('cat, "tv, screen",dog') == ["cat", "tv, screen", "dog"]
     assert parse_thresholds("0.4") == pytest.approx(0.4)

@@ -15,6 +15,7 @@ from PIL import Image
 from tiny_model import picture, tiny_cfg, tiny_model
 
 from mask_rcnn_ext import Predictor, UserError
+from mask_rcnn_ext.prediction import processes
 from mask_rcnn_ext.prediction.folder import FolderJob, merge_shares, predict_share
 from mask_rcnn_ext.prediction.image_files import find_images
 from mask_rcnn_ext.prediction.parts import PartReader, PartWriter
@@ -186,6 +187,21 @@ def test_a_process_that_dies_is_reported_and_the_same_job_continues(
     assert not (job.output / "images.json").exists()
     assert run_folder_job(job).num_images == NUMBER - 1
     assert contents(job.output) == expected
+
+
+def test_no_more_processes_than_files(make_job, monkeypatch):
+    job, started = make_job(), []
+
+    class Counted:
+        def __init__(self, job, number):
+            started.append(number)
+
+        def run(self, bar):
+            return None
+
+    monkeypatch.setattr(processes, "_Processes", Counted)
+    run_folder_job(job, processes=10**9)
+    assert started == [len(job.files)]
 
 
 def fail(rank: int) -> Predictor:

@@ -124,6 +124,7 @@ def test_json_and_images(tmp_path, capsys):
         (["--dataset", "a", "--json", "b", "--images", "c"], "either --dataset NAME"),
         (["--json", "gone.json", "--images", "."], "gone.json"),
         (["--dataset", "a", "--num", "0"], "--num"),
+        (["--dataset", "a", "--output", "a.json"], "a name that ends with .png, got a.json"),
     ],
 )
 def test_bad_input_is_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
