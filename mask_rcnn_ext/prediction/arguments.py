@@ -109,6 +109,8 @@ def read_filters(args: argparse.Namespace) -> dict[str, Any]:
     filters: dict[str, Any] = {}
     if args.classes is not None:
         filters["classes"] = parse_names(args.classes)
+        if not filters["classes"]:
+            raise UserError("--classes: expected names such as cat,dog, got none")
     thresholds = parse_thresholds(args.score_threshold)
     if isinstance(thresholds, dict):
         filters["thresholds"] = thresholds

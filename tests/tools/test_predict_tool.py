@@ -296,6 +296,7 @@ def test_odd_images_are_predicted_or_named_and_other_files_are_counted(predict, 
             {"threshold": "cat=0.4,dgo=0.5"},
             "no class 'dgo'; the model knows cat, dog, cow",
         ),
+        ({"more": ["--classes", ""]}, "--classes: expected names such as cat,dog, got none"),
         ({"more": ["--classes", "horse"]}, "no class 'horse'; the model knows cat, dog, cow"),
         (
             {"more": ["--write", "label"]},
