@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_context
 from detectron2.structures import Instances
+from PIL.Image import Image
 
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.description import read_config
@@ -312,6 +313,8 @@ def _image_error(value: Any) -> UserError:
     got = type(value).__name__
     if isinstance(value, np.ndarray):
         got = f"an array {value.shape} {value.dtype}"
+    elif isinstance(value, Image):
+        got = 'a Pillow image. Give numpy.array(image.convert("RGB"))[:, :, ::-1]'
     return UserError(f"image: expected a (H, W, 3) uint8 array in BGR order, or a path; got {got}")
 
 

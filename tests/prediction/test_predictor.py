@@ -127,6 +127,7 @@ def test_gray_and_other_modes_become_three_channels(predictor, tmp_path, mode):
         (np.zeros((8, 8), np.uint8), r"array \(8, 8\) uint8"),
         (np.zeros((8, 8, 4), np.uint8), r"array \(8, 8, 4\)"),
         (np.zeros((0, 8, 3), np.uint8), r"array \(0, 8, 3\)"),
+        (Image.new("RGB", (8, 8)), r"got a Pillow image\. Give numpy\.array\(image\.convert"),
         (np.zeros((8, 8, 3), np.float32), "float32"),
         (torch.zeros(3, 8, 8), "Tensor"),
         ([torch.zeros(3, 8, 8)], "Tensor"),
