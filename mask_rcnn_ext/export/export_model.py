@@ -26,7 +26,15 @@ from ..checkpoint.safetensors_file import (
 from ..config import ExtCfgNode, complete_config, keys_of
 from ..data.images import ImageLike
 from ..engine.trainer import Trainer
-from ..errors import UserError, count_noun, import_extra, name_some, require_choice, require_range
+from ..errors import (
+    UserError,
+    count_noun,
+    import_extra,
+    name_some,
+    require_choice,
+    require_range,
+    shorten,
+)
 from ..files import file_sha256, read_json_or_none, writable_folder, write_json
 from ..model_files import is_exported
 from ..modeling.exported import read_exported_config
@@ -217,6 +225,17 @@ def _find(predictor: Predictor, image: ImageLike) -> Instances:
     return next(predictor.stream_packed([image]))
 
 
+def _try_to_find(exported: Predictor, image: ImageLike) -> Instances:
+    try:
+        return _find(exported, image)
+    except Exception as error:  # of types of the libraries
+        reason = str(error).strip().splitlines() or [repr(error)]  # OpenVINO's begin with its code
+        raise UserError(
+            "the exported model was not kept, since it cannot run on every image: "
+            f"{shorten(reason[-1], 300)}"
+        ) from error
+
+
 def _describe(predictor: Predictor) -> dict[str, Any]:
     """Return the metadata of the file, see `modeling.exported.METADATA`."""
     cfg, weights = _name_classes(predictor.cfg, predictor), predictor.cfg.MODEL.WEIGHTS
@@ -254,7 +273,7 @@ def _check_parity(
     named: list[tuple[str, ImageLike]] = [(os.fspath(image), image) for image in images]
     return require_parity(
         lambda image: _find(predictor, image),
-        lambda image: _find(exported, image),
+        lambda image: _try_to_find(exported, image),
         [*named, ("an image of one colour", blank)],
         tolerance or TOLERANCES.get(cfg.MODEL.META_ARCHITECTURE, Tolerance()),
         threshold=cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,

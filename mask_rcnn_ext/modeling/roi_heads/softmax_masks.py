@@ -99,7 +99,8 @@ def softmax_mask_inference(
         selected = torch.sigmoid(own - others)
     else:
         selected = _select_channel(logits.softmax(dim=1), channel)
-    masks = selected.split([len(image) for image in pred_instances])
+    sizes = [image.pred_classes.shape[0] for image in pred_instances]  # a trace keeps len()
+    masks = selected.split(sizes)
     for masks_of_image, image in zip(masks, pred_instances, strict=True):
         image.pred_masks = masks_of_image
 
