@@ -56,8 +56,9 @@ def name_files(path, images, output) -> list[str]:
 def test_no_file_of_the_data_set_is_replaced(registered, tmp_path, capsys):
     path, images = write_coco(tmp_path / "data", images=2)
     (tmp_path / "link.png").symlink_to(images / "000.png")
+    (tmp_path / "json.png").symlink_to(path)  # other names than .png are refused anyway
     given = [
-        (name_files(path, images, path), path),
+        (name_files(path, images, tmp_path / "json.png"), path),
         (name_files(path, images, images / "000.png"), images / "000.png"),
         (name_files(path, images, tmp_path / "link.png"), images / "000.png"),
         (["--dataset", NAME, "--output", str(registered / "3.png")], registered / "3.png"),
