@@ -8,6 +8,7 @@ import copy
 import functools
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from detectron2.config import get_cfg as detectron2_get_cfg
 from .config_keys import add_mask_rcnn_ext_config
 from .config_node import ExtCfgNode, flat_config, publish_class_names, require_config_node
 from .old_names import restore_old_names
+from .run_files import SPLIT_NAMES
 
 __all__ = [
     "ExtCfgNode",
@@ -31,6 +33,8 @@ __all__ = [
     "keys_of",
     "load_config",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 def complete_config(cfg: CfgNode) -> CfgNode:
@@ -89,12 +93,13 @@ def _follow_run(cfg: ExtCfgNode, config_file: str) -> None:
     own, folder = cfg.MASK_RCNN_EXT.DATA, os.path.dirname(os.path.abspath(config_file))
     if os.path.basename(config_file) != "config.yaml":
         return
-    for key in ("TRAIN_JSON", "VAL_JSON"):
-        part = os.path.join("data", os.path.basename(own[key]))
+    for key, name in SPLIT_NAMES.items():
+        part = os.path.join("data", name)
         # OUTPUT_DIR may be relative, and is still that of the first place.
         before = os.path.normpath(os.path.join(cfg.OUTPUT_DIR, part))
         here = os.path.join(folder, part)
         if own[key].endswith(os.path.join(os.sep, before)) and os.path.isfile(here):
+            logger.info("MASK_RCNN_EXT.DATA.%s is the run's own: %s", key, here)
             own[key] = here
 
 

@@ -26,7 +26,7 @@ _LIMITS: dict[tuple[float, float], tuple[str, ...]] = {
     (0, 1): ("POSITIVE_FRACTION", "NMS_THRESH", "NMS_THRESH_TEST", "SCORE_THRESH_TEST"),
     (0, math.inf): (
         *("SOLVER.MAX_ITER", "SOLVER.BASE_LR", "SOLVER.WEIGHT_DECAY", "SOLVER.WARMUP_ITERS"),
-        *("SOLVER.GAMMA", "SOLVER.MOMENTUM", "SOLVER.WARMUP_FACTOR", "SOLVER.WEIGHT_DECAY_NORM"),
+        *("SOLVER.GAMMA", "SOLVER.MOMENTUM", "SOLVER.WARMUP_FACTOR"),
         *("NUM_WORKERS", "DATA.MAX_IMAGE_PIXELS"),
         # 0: the image is not resized
         *("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TEST", "TEST.AUG.MIN_SIZES"),

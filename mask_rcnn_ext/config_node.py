@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import IO, Any
 
+import fvcore.common.config
 import yacs.config
 import yaml
 from detectron2.config import CfgNode
@@ -141,14 +142,18 @@ class ExtCfgNode(CfgNode):
             raise _explain(self, found, "command line", key) from error
 
 
+_PLAIN_NODES = (CfgNode, fvcore.common.config.CfgNode, yacs.config.CfgNode)
+
+
 def _adopt_nodes(cfg: CfgNode) -> None:
-    """Give all nodes of `cfg` its class: yacs merges no others.
+    """Give the plain nodes of `cfg` its class: yacs merges no others.
 
     A project declares its nodes as for detectron2's config, `cfg.MODEL.MINE = CfgNode()`.
     """
     for node in cfg.values():
         if isinstance(node, yacs.config.CfgNode):
-            object.__setattr__(node, "__class__", type(cfg))
+            if type(node) in _PLAIN_NODES:
+                object.__setattr__(node, "__class__", type(cfg))
             _adopt_nodes(node)
 
 

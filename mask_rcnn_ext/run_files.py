@@ -15,6 +15,7 @@ __all__ = [
     "EARLIER",
     "FOLDERS",
     "LOCK",
+    "SPLIT_NAMES",
     "find_free_folder",
     "find_run_files",
     "holds_run",
@@ -29,6 +30,9 @@ __all__ = [
 
 EARLIER = "earlier_runs"  # the folder, below a run's folder, that earlier runs are moved to
 LOCK = "run.lock"  # held by the current run; it is removed, but never moved
+
+# Key of MASK_RCNN_EXT.DATA -> the file, in the folder `data` of a run, of its part of a split.
+SPLIT_NAMES = {"TRAIN_JSON": "split_train.json", "VAL_JSON": "split_val.json"}
 
 _CHECKPOINT = r"(model_(\d{7}|final|best|interrupted)|nonfinite_\d{7})\.pth"
 _FILES = re.compile(

@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import fvcore.common.config
 import pytest
 import torch
 from detectron2.config import CfgNode
@@ -176,23 +175,6 @@ def test_keys_of_a_project_are_declared_before_the_file_is_read(tmp_path):
     assert cfg.MODEL.ROI_MASK_HEAD.ROUGHNESS == 0.125
     with pytest.raises(UserError, match="ROUGHNESS"):
         load_config(str(path))
-
-
-@pytest.mark.parametrize("kind", [CfgNode, fvcore.common.config.CfgNode])
-def test_a_project_declares_nodes_as_for_detectron2s_config(kind, tmp_path):
-    def add_keys(cfg):
-        cfg.MODEL.MINE = kind()
-        cfg.MODEL.MINE.DROP = 0.5
-        cfg.MODEL.MINE.INNER = kind({"SIZE": 3})
-        cfg.MODEL.MINE.ANY = kind(new_allowed=True)
-
-    path = tmp_path / "mine.yaml"
-    path.write_text("MODEL: {MINE: {DROP: 0.25, INNER: {SIZE: 4}, ANY: {OTHER: 1}}}")
-    mine = load_config(str(path), add_keys=add_keys).MODEL.MINE
-    assert (mine.DROP, mine.INNER.SIZE, mine.ANY.OTHER) == (0.25, 4, 1)
-    path.write_text("MODEL: {MINE: {DROPS: 0.25}}")
-    with pytest.raises(UserError, match=r"'MODEL\.MINE\.DROPS'.*MODEL\.MINE\.DROP\b"):
-        load_config(str(path), add_keys=add_keys)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,12 @@ def test_a_number_outside_is_named(key, value, message):
     assert str(caught.value) == f"{key}: {message}"
 
 
+def test_no_decay_of_norms_means_that_of_the_others():
+    cfg = get_cfg()
+    cfg.SOLVER.WEIGHT_DECAY_NORM = None
+    assert require_limits(cfg) is None
+
+
 def test_a_scaled_schedule_needs_iterations_after_the_warmup():
     cfg = get_cfg()
     cfg.SOLVER.RESCALE_INTERVAL, cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS = True, 5, 5

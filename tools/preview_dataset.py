@@ -81,7 +81,7 @@ from mask_rcnn_ext.config_files import find_config_file
 from mask_rcnn_ext.data.bands import read_picture
 from mask_rcnn_ext.data.catalog import require_datasets
 from mask_rcnn_ext.data.own_data import register_own_data
-from mask_rcnn_ext.data.pixel_limit import get_pixel_limit, set_pixel_limit
+from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.data.pixel_statistics import fill_pixel_statistics, require_channels
 from mask_rcnn_ext.engine.interruption import raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
@@ -103,6 +103,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 _MAX_SIDE = 1280  # pixels; larger images are shrunk before their masks are decoded
+_MOST_PIXELS = 200_000_000  # of a sheet
 LABELS_AT_MOST = 25  # objects in an image; names on more would hide it
 
 
@@ -131,16 +132,15 @@ def draw_record(
 
 
 def require_size(tiles: int, size: int) -> None:
-    """Check that a sheet has no more pixels than an image may have, for the sake of memory.
+    """Check that the pixels of a sheet fit into memory.
 
     Raises:
-        UserError: it has more.
+        UserError: there are too many.
     """
-    limit = get_pixel_limit()
-    if limit and tiles * size**2 > limit:
+    if tiles * size**2 > _MOST_PIXELS:
         raise UserError(
             f"the sheet would have {count_noun(tiles, 'picture')} of {size:,} x {size:,} pixels, "
-            f"more than {limit:,} pixels in all: lower --size or --num"
+            f"more than {_MOST_PIXELS:,} pixels in all: lower --size or --num"
         )
 
 
@@ -218,7 +218,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     if (args.config_file or args.opts) and not args.augmented:
         given = f"--config-file {args.config_file}" if args.config_file else " ".join(args.opts)
         raise UserError(f"{given}: only --augmented reads a config; add it")
-    if args.output and not args.output.lower().endswith(".png"):
+    if args.output is not None and not args.output.lower().endswith(".png"):
         raise UserError(f"--output: expected a name that ends with .png, got {args.output}")
     for option, least in (("num", 1), ("columns", 1), ("size", 32)):
         value = getattr(args, option)

@@ -29,6 +29,6 @@ def require_replaceable(path: str, key: str, option: str) -> None:
     marked = isinstance(info, dict) and info.get(key) == _MARK
     if os.path.lexists(path) and not marked:
         raise UserError(
-            f"{option}: {path} exists, and this command has not written it. Move it away, or give "
+            f"{option}: {path} exists, and no {option} has written it. Move it away, or give "
             "another name"
         )

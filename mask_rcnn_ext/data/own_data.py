@@ -18,6 +18,7 @@ from detectron2.data.datasets import register_coco_instances
 
 from ..errors import UserError, count_noun, name_some, say_have
 from ..files import atomic_open
+from ..run_files import SPLIT_NAMES
 from .coco_json import CocoJson, check_coco_json, inspect_coco_json, list_classes, raise_faults
 from .marked_json import mark_json, require_replaceable
 from .repeated_images import RepeatedImages, find_repeated_images
@@ -239,8 +240,8 @@ def _write_and_register(
 
 def get_split_paths(folder: str) -> tuple[str, str]:
     """Return the files of `split_own_data` in a folder: the training part, the validation part."""
-    folder = os.path.abspath(folder)
-    return os.path.join(folder, "split_train.json"), os.path.join(folder, "split_val.json")
+    train, val = (os.path.join(os.path.abspath(folder), name) for name in SPLIT_NAMES.values())
+    return train, val
 
 
 def split_own_data(

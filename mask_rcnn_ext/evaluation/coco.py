@@ -81,7 +81,7 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
             with pause_garbage_collection():
                 file = self._coco_api.dataset
                 self._coco_api = NumberedCOCO(file, by_class)
-            if "segm" in (self._tasks or ()):
+            if "segm" in (self._tasks or ()) and comm.is_main_process():
                 self._require_masks(file.get("annotations", []))
             if "keypoints" in (self._tasks or ()):
                 num_keypoints = len(self._kpt_oks_sigmas) or NUM_COCO_KEYPOINTS
@@ -90,7 +90,8 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
         self._folder = self._output_dir
 
     def _require_masks(self, annotations: Sequence[dict[str, Any]]) -> None:
-        without = [str(each.get("id")) for each in annotations if not each.get("segmentation")]
+        # An empty mask, as for a box alone, counts as a missed object.
+        without = [str(each.get("id")) for each in annotations if "segmentation" not in each]
         if without:
             raise UserError(
                 f"data set {self._metadata.name}: masks are evaluated, but "

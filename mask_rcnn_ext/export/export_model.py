@@ -228,11 +228,14 @@ def _find(predictor: Predictor, image: ImageLike) -> Instances:
 def _try_to_find(exported: Predictor, image: ImageLike) -> Instances:
     try:
         return _find(exported, image)
+    except (UserError, MemoryError):
+        raise
     except Exception as error:  # of types of the libraries
         reason = str(error).strip().splitlines() or [repr(error)]  # OpenVINO's begin with its code
+        name = image if isinstance(image, str | os.PathLike) else "an image of one colour"
         raise UserError(
-            "the exported model was not kept, since it cannot run on every image: "
-            f"{shorten(reason[-1], 300)}"
+            f"the exported model was not kept, since it cannot run on {name}: "
+            f"{shorten(reason[-1], 300)}. Try another --format; safetensors takes every model"
         ) from error
 
 

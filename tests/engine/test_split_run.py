@@ -9,6 +9,8 @@ import yaml
 from small_runs import evaluate, read_error, read_results, read_weights, same, tree, write_data
 from support import SMALL, TINY_CONFIG, change_json, run_train_net
 
+from mask_rcnn_ext import load_config
+
 
 def run(folder, *arguments):
     options = ["--config-file", TINY_CONFIG]
@@ -92,6 +94,17 @@ def test_an_earlier_run_is_not_evaluated_on_the_split_of_a_later_one_in_silence(
     assert evaluate(earlier, tmp_path / "2") == 0
     log = (tmp_path / "2/log.txt").read_text()
     assert log.count("is another split than the one of the training of") == 1
+
+
+def test_a_run_on_other_files_does_not_follow_its_folder(tmp_path):
+    """Only the parts of a split are the run's own."""
+    path = tmp_path / "here/config.yaml"
+    for folder in ("here", "there/output"):
+        (tmp_path / folder / "data").mkdir(parents=True)
+        (tmp_path / folder / "data/train.json").write_text("{}")
+    given = str(tmp_path / "there/output/data/train.json")
+    path.write_text(f"OUTPUT_DIR: output\nMASK_RCNN_EXT: {{DATA: {{TRAIN_JSON: {given}}}}}\n")
+    assert given == load_config(str(path)).MASK_RCNN_EXT.DATA.TRAIN_JSON
 
 
 def test_a_moved_run_has_its_split(tmp_path):

@@ -163,6 +163,26 @@ def test_masks_cannot_be_evaluated_where_objects_have_none(dataset):
     MaskRCNNCOCOEvaluator(NAME, tasks=("bbox",), output_dir=None)
 
 
+def test_an_empty_mask_is_an_object_that_is_missed(dataset):
+    path = dataset(SCHEMES["from 1"])
+
+    def measure_ap50():
+        content = json.loads(path.read_text())
+        evaluator = MaskRCNNCOCOEvaluator(NAME, tasks=("segm",), output_dir=None)
+        evaluator.reset()
+        for number, image in enumerate(content["images"]):
+            inputs = [{"image_id": image["id"]}]
+            evaluator.process(inputs, [{"instances": found[number]}])
+        return evaluator.evaluate()["segm"]["AP50"]
+
+    content = json.loads(path.read_text())
+    found = [found_in(content, number) for number in range(len(content["images"]))]
+    whole = measure_ap50()
+    content["annotations"][4]["segmentation"] = []
+    path.write_text(json.dumps(content))
+    assert 0 < measure_ap50() < whole
+
+
 def test_with_small_ids_the_numbers_are_detectron2s(dataset):
     """Also where detections of several images have equal scores, whose order is up to the ids."""
     path = dataset(lambda n: n + 1 if n < IMAGES // 2 else 100 - n)

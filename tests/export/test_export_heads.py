@@ -50,6 +50,6 @@ def test_an_export_that_cannot_run_is_told(cfg, images, tmp_path, monkeypatch):
         return find(predictor, image)
 
     monkeypatch.setattr(exporting, "_find", fail)
-    with pytest.raises(UserError, match="cannot run on every image: Total length of splits"):
+    with pytest.raises(UserError, match=r"cannot run on .*0\.png: Total length of splits"):
         export_model(cfg, tmp_path / "out", images)
     assert not [*tmp_path.iterdir()]
