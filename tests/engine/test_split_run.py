@@ -73,7 +73,7 @@ def test_a_split_replaces_only_the_parts_of_a_split(tmp_path, capsys):
     own.parent.mkdir(parents=True)
     own.write_text("of the user")
     assert run(tmp_path / "out", *flags) == 2
-    assert f"--split: {own} exists, and this command has not written it" in read_error(capsys)
+    assert f"--split: {own} exists, and no --split has written it" in read_error(capsys)
     assert own.read_text() == "of the user"
     assert not own.with_name("split_train.json").exists()
 

@@ -188,7 +188,7 @@ def test_a_step_that_cannot_be_repeated_ends_with_its_own_words(train):
         train(Trainer, *DIVERGES, change=call_the_model_in_another_way)
 
 
-def test_a_weight_that_a_step_has_overflown_is_not_blamed_on_the_first_weights(train):
+def test_a_weight_that_has_overflowed_in_a_step_is_not_blamed_on_the_first_weights(train):
     message = r"iteration 1: the weight .*before the step\. .*Lower SOLVER\.BASE_LR \(1e\+38\)"
     with pytest.raises(UserError, match=message):
         train(Trainer, *DIVERGES, "SOLVER.BASE_LR", "1e38")

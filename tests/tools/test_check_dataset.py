@@ -126,7 +126,7 @@ def test_a_split_replaces_only_the_parts_of_a_split(tmp_path, capsys):
     own = path.with_name("split_val.json")
     own.write_text(path.read_text())
     assert tool.main([*options, "0.6"]) == 2
-    assert f"--split: {own} exists, and this command has not written it" in capsys.readouterr().err
+    assert f"--split: {own} exists, and no --split has written it" in capsys.readouterr().err
     assert own.read_text() == path.read_text()
     assert not path.with_name("split_train.json").exists()
     own.unlink()
