@@ -106,7 +106,7 @@ def _measure_area(annotation: dict[str, Any], image: dict[str, Any]) -> float:
     try:
         check_mask(mask, *size)
     except ValueError:
-        _, _, width, height = annotation.get("bbox", (0, 0, 0, 0))
+        _, _, width, height = annotation.get("bbox") or (0, 0, 0, 0)
         return float(width * height)
     return float(mask_util.area(compress(mask, *size)))
 
