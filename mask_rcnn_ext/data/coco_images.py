@@ -238,16 +238,18 @@ def _list_names(folder: str) -> list[str]:
 def _nearby_folders(root: str) -> Iterator[str]:
     """Yield the two folders above `root`, and the folders up to two levels below it or next to it.
 
-    The images of `annotations/a.json` are often in `images/train`.
+    The images of `annotations/a.json` are often in `images/train`. If the folder above is `/` or a
+    whole disk, the folders next to `root` are left out, since they may be large.
     """
     root = os.path.abspath(root)
     above = os.path.dirname(root)
     yield above
     yield os.path.dirname(above)
-    for start in (root, above):
+    for start in (root,) if os.path.ismount(above) else (root, above):
         for folder, inner, _ in os.walk(start):
             depth = os.path.relpath(folder, start).count(os.sep) + 1 if folder != start else 0
-            inner[:] = sorted(inner) if depth < 2 else []
+            names = sorted(inner) if depth < 2 else []
+            inner[:] = [name for name in names if os.path.join(folder, name) != root]
             if depth:
                 yield folder
 

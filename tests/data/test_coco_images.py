@@ -145,6 +145,17 @@ def test_the_right_folder_is_suggested(folder, given, names, right):
         assert faults[0].endswith(expected)
 
 
+@pytest.mark.parametrize("mount", [False, True])
+def test_each_folder_is_searched_once_and_no_whole_disk(folder, mount, monkeypatch):
+    """Where the folder above is `/` or a disk, all that is on it could be listed."""
+    (folder.parent / "other" / "deep").mkdir(parents=True)
+    monkeypatch.setattr(os.path, "ismount", lambda path: mount and path == str(folder.parent))
+    near = list(coco_images._nearby_folders(str(folder)))
+    expected = [folder.parent, folder.parent.parent, folder / "sub", folder / "sub" / "deep"]
+    expected += [] if mount else [folder.parent / "other", folder.parent / "other" / "deep"]
+    assert near == list(map(str, expected))
+
+
 def test_a_root_that_is_no_folder(folder):
     assert find(folder / "1.png", "1.png")[1] == [
         f"expected the folder of the images, got the file {folder / '1.png'}"
