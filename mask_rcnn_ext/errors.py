@@ -88,11 +88,11 @@ def require_choice(name: str, value: object, choices: Iterable[str]) -> None:
         raise UserError(f"{name}: expected {expected}, got {value!r}{nearest(str(value), known)}")
 
 
-def refuse_no_folder(name: str) -> NoReturn:
+def refuse_no_folder(name: str, what: str = "a folder") -> NoReturn:
     """Raise a `UserError` about an option or key, such as "--output", whose folder is ""."""
     raise UserError(
-        f"{name}: expected a folder, got ''. Is a variable of the shell empty? The current folder "
-        "is ."
+        f"{name}: expected {what}, got ''. Is a variable of the shell empty? The current folder is "
+        "."
     )
 
 

@@ -78,11 +78,15 @@ from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.data.split import require_split, split_coco
 from mask_rcnn_ext.engine.interruption import raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.errors import count_noun
+from mask_rcnn_ext.errors import count_noun, refuse_no_folder
 
 
 def convert(args: argparse.Namespace) -> None:
     """Read, split and write the data set of a command line; print its counts and the files."""
+    if args.output == "":
+        refuse_no_folder("OUTPUT", "a file or a folder")
+    if args.images == "":
+        refuse_no_folder("--images")
     require_split(args.split, args.group_by)
     set_pixel_limit(args.max_image_pixels)
     source = args.source or guess_format(args.input)

@@ -115,6 +115,8 @@ def test_a_mistake_is_one_line(tmp_path, capsys):
         ([str(path), out, "--from", "coc"], "unknown format 'coc'"),
         ([str(path), out, "--to", "dsb", "--images", str(images)], "cannot be written"),
         ([str(path), out, "--images", str(tmp_path / "no")], "image folder not found"),
+        ([str(path), out, "--images", ""], "--images: expected a folder, got ''"),
+        ([str(path), "", "--to", "yolo"], "OUTPUT: expected a file or a folder, got ''"),
         ([str(path), out, "--group-by", "a"], "--group-by needs --split"),
         ([str(path), out, "--images", str(images), "--split", "2"], "between 0 and 1"),
     ):

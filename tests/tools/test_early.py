@@ -119,15 +119,17 @@ def test_a_report_and_a_server(check, options, says, folder, capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["tain.json"], "input not found: tain.json (looked for {}/tain.json); did you mean 'tra"),
-        (["train.json", "--to", "yolo9"], "--to: expected coco, yolo, labelme, "),
-        (["train.json", "--from", "coc"], "--from: expected coco, yolo, "),
-        (["train.json", "--split", "8"], "--split: expected a number between 0 and 1, such as 0.8"),
-        (["train.json", "--images", "photo"], "input not found: photo (looked for {}/photo)"),
+        (["tain.json", "new"], "input not found: tain.json (looked for {}/tain.json); did you mea"),
+        (["train.json", "new", "--to", "yolo9"], "--to: expected coco, yolo, labelme, "),
+        (["train.json", "new", "--from", "coc"], "--from: expected coco, yolo, "),
+        (["train.json", "new", "--split", "8"], "--split: expected a number between 0 and 1, such"),
+        (["train.json", "new", "--images", "photo"], "input not found: photo (looked for {}/photo"),
+        (["train.json", ""], "OUTPUT: expected a file or a folder, got ''. Is a variable of the"),
+        (["train.json", "new", "--images", ""], "--images: expected a folder, got ''. Is a variab"),
     ],
 )
 def test_a_conversion(words, says, folder, capsys):
-    args = convert_dataset.build_parser().parse_args([*words, "new"])
+    args = convert_dataset.build_parser().parse_args(words)
     check = partial(check_conversion, formats=convert_dataset._FORMATS)
     require_stop(capsys, says.format(folder), args, check)
 

@@ -106,8 +106,14 @@ def check_prediction(args: argparse.Namespace) -> None:
 
 
 def check_conversion(args: argparse.Namespace, formats: Sequence[str]) -> None:
-    """Check the input, the names of the formats and the split of a conversion."""
+    """Check the paths, the names of the formats and the split of a conversion."""
     _require(args.input, "input")
+    for option, path, what in (
+        ("OUTPUT", args.output, "a file or a folder"),
+        ("--images", args.images, "a folder"),
+    ):
+        if path == "":
+            import_light("errors").refuse_no_folder(option, what)
     for option, name in (("--from", args.source), ("--to", args.target)):
         if name is not None:
             import_light("errors").require_choice(option, name, formats)
