@@ -14,7 +14,7 @@ from .annotations import explain_crowds
 from .coco_json import CocoJson
 from .findings import Example, Finding, Level
 from .image_facts import MOST_COMPARED, ImageFacts, find_alike, find_equal_pixels, scan_images
-from .images import IMAGE_SUFFIXES
+from .images import IMAGE_SUFFIXES, is_hidden
 from .object_facts import ObjectFacts, collect_object_facts, find_odd_objects
 from .own_data import InspectedData, inspect_own_data
 
@@ -246,14 +246,17 @@ def _find_unlisted_files(splits: dict[str, SplitCheck]) -> list[Finding]:
     listed = {os.path.realpath(p) for c in splits.values() for p in c.file.image_paths if p}
     found = []
     for root in dict.fromkeys(os.path.realpath(check.image_root) for check in splits.values()):
-        files = (os.path.join(top, name) for top, _, inside in os.walk(root) for name in inside)
-        shown = (p for p in files if os.sep + "." not in p.removeprefix(root))  # not hidden
-        images = [p for p in shown if os.path.splitext(p)[1].lower() in IMAGE_SUFFIXES]
+        images = []
+        for top, folders, names in os.walk(root):
+            folders[:] = [name for name in folders if not is_hidden(name)]
+            shown = [name for name in names if not is_hidden(name)]
+            kept = [name for name in shown if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
+            images += [os.path.join(top, name) for name in kept]
         extra = sorted(set(images) - listed)
         if extra:
-            names = name_some([os.path.relpath(path, root) for path in extra])
+            some = name_some([os.path.relpath(path, root) for path in extra])
             text = (
-                f"{root}: {len(extra)} of {len(images)} image files are in no json: {names}. The "
+                f"{root}: {len(extra)} of {len(images)} image files are in no json: {some}. The "
                 "model learns nothing from them"
             )
             found.append(Finding("note", text))

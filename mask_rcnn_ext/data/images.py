@@ -33,6 +33,7 @@ __all__ = [
     "BGRArray",
     "ImageHeader",
     "ImageLike",
+    "is_hidden",
     "name_unreadable",
     "open_image",
     "read_bgr",
@@ -72,6 +73,16 @@ class ImageHeader:
     height: int
     rotated: bool
     frames: int
+
+
+def is_hidden(path: str | os.PathLike[str]) -> bool:
+    """Return whether the name of a file or folder is that of a hidden one.
+
+    Examples are the "._x.jpg" that macOS leaves next to "x.jpg", and the "@eaDir" with small copies
+    of the images that a network drive of Synology adds to each folder.
+    """
+    name = os.path.basename(path)
+    return name.startswith(".") or name == "@eaDir"
 
 
 def read_header(path: str | os.PathLike[str]) -> ImageHeader:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from detectron2.structures import Instances
 
 from ..data.bands import scale_for_display
-from ..data.images import BGRArray
+from ..data.images import BGRArray, is_hidden
 from ..data.pixel_limit import get_pixel_limit
 from ..errors import UserError, count_noun, name_some
 from ..files import is_special, refuse_special
@@ -255,26 +255,33 @@ def _expand(given: str, recursive: bool) -> tuple[Path, list[Path]]:
     parts = _absolute(given).parts
     fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
     matches = map(_absolute, match_pattern(given)) if glob.has_magic(given) else ()
-    found = [p for p in matches if p.exists() and not (p.is_dir() or p.name.startswith("."))]
+    found = [p for p in matches if p.exists() and not (p.is_dir() or is_hidden(p))]
     return Path(*parts[:fixed]), _leave_out_special(given, found)
 
 
 def match_pattern(pattern: str) -> list[str]:
-    """Return the paths that match a glob pattern, as `glob.glob` does.
+    """Return the paths that match a glob pattern, as `glob.glob` does, without hidden ones.
 
+    A hidden folder is entered if the pattern names it before any `**`.
     `**` does not follow links to folders, since links in a circle give endless paths.
     """
     parts = Path(pattern).parts
     if "**" not in parts:
-        return glob.glob(pattern)
+        return [path for path in glob.glob(pattern) if not _is_hidden_match(path, parts)]
     first = parts.index("**")
     below = os.path.join(*parts[first:], *(["*"] if parts[-1] == "**" else []))
     found = []
     for root in map(Path, glob.glob(os.path.join(*parts[:first])) if first else ["."]):
         for path in root.glob(below):
-            if not any(part.startswith(".") for part in path.relative_to(root).parts):
+            if not any(map(is_hidden, path.relative_to(root).parts)):
                 found.append(str(path))
     return found
+
+
+def _is_hidden_match(path: str, pattern: Sequence[str]) -> bool:
+    """Return whether a part of a path is hidden that the pattern does not name as hidden."""
+    pairs = zip(Path(path).parts, pattern, strict=True)
+    return any(is_hidden(part) and not is_hidden(wanted) for part, wanted in pairs)
 
 
 def _leave_out(given: str, root: Path, paths: list[Path], left_out: set[Path]) -> list[Path]:
@@ -308,10 +315,10 @@ def _require_listable(given: str) -> None:
 def _list_files(folder: Path, recursive: bool) -> Iterator[Path]:
     """Yield files that are not hidden, such as the "._x.jpg" that macOS leaves next to "x.jpg"."""
     for parent, folders, names in os.walk(folder):
-        yield from (Path(parent, name) for name in names if not name.startswith("."))
+        yield from (Path(parent, name) for name in names if not is_hidden(name))
         if not recursive:
             return
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_hidden(name)]
 
 
 def _has_extension(path: Path, extensions: Sequence[str]) -> bool:

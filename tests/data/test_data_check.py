@@ -179,6 +179,8 @@ def test_unlisted_files(tmp_path):
     (tmp_path / "train" / "._more.png").write_text("a file of macOS")
     (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
     draw(tmp_path / "train" / ".ipynb_checkpoints" / "more-checkpoint.png")
+    (tmp_path / "train" / "@eaDir" / "more.png").mkdir(parents=True)  # of Synology
+    draw(tmp_path / "train" / "@eaDir" / "more.png" / "SYNOPHOTO_THUMB_M.png")
     finding = find(check_dataset(*arguments), "in no json")
     assert "1 of 3 image files are in no json: more.png" in finding.text
 

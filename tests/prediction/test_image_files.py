@@ -65,3 +65,15 @@ def test_a_pattern_enters_no_folder_that_is_a_link(tmp_path):
     ):
         found = find_images([str(tmp_path / pattern)])
         assert [file.path.name for file in found] == expected, pattern
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path):
+    """Examples are the files of macOS and Jupyter, and the small copies of Synology."""
+    hidden = ("._a.png", ".ipynb_checkpoints/a/a.png", "@eaDir/a.png/SYNOPHOTO_THUMB_M.png")
+    for name in ("a.png", "in/deep/b.png", *hidden):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert names(tmp_path, recursive=True) == ["a.png", "in/deep/b.png"]
+    assert names(tmp_path / "**" / "*.png") == ["a.png", "in/deep/b.png"]
+    assert names(tmp_path / "*" / "*" / "*.png") == ["in/deep/b.png"]
+    assert names(tmp_path / "@eaDir" / "*" / "*.png") == ["a.png/SYNOPHOTO_THUMB_M.png"]

@@ -10,10 +10,11 @@ from ...files import explain_write_error, read_json_or_none
 from ...temporary_files import make_temporary_folder
 from ..coco_json import list_classes
 from ..findings import IssueCounter
+from ..images import is_hidden
 from .coco import read_coco, write_coco
 from .cvat import read_cvat, write_cvat
 from .dataset import Dataset
-from .files import is_hidden, read_xml
+from .files import read_xml
 from .id_images import read_cityscapes, read_dsb, read_id_images, write_id_images
 from .label_studio import read_label_studio, write_label_studio
 from .labelme import read_labelme, write_labelme

@@ -10,14 +10,13 @@ from typing import Any
 
 from ...errors import UserError
 from ...files import atomic_open
-from ..images import IMAGE_SUFFIXES
+from ..images import IMAGE_SUFFIXES, is_hidden
 from .dataset import Dataset
 
 __all__ = [
     "copy_images",
     "flat_names",
     "index_images",
-    "is_hidden",
     "list_files",
     "read_lines",
     "read_text",
@@ -25,15 +24,6 @@ __all__ = [
     "require_images",
     "write_text",
 ]
-
-
-def is_hidden(path: Path) -> bool:
-    """Return whether a file or folder is hidden.
-
-    Examples are the "._x.jpg" that macOS leaves next to "x.jpg", and the "@eaDir" with small copies
-    of the images that a network drive of Synology adds to each folder.
-    """
-    return path.name.startswith(".") or path.name == "@eaDir"
 
 
 def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ...errors import UserError
 from ..findings import IssueCounter
-from ..images import IMAGE_SUFFIXES, open_image
+from ..images import IMAGE_SUFFIXES, is_hidden, open_image
 from .dataset import (
     Bools,
     Dataset,
@@ -22,7 +22,7 @@ from .dataset import (
     decode_mask,
     iterate,
 )
-from .files import flat_names, index_images, is_hidden, list_files, require_images
+from .files import flat_names, index_images, list_files, require_images
 
 __all__ = [
     "draw_objects",

@@ -20,7 +20,7 @@ from ...files import read_json
 from ..coco_json import list_classes
 from ..coordinates import is_number
 from ..findings import IssueCounter
-from ..images import IMAGE_SUFFIXES
+from ..images import IMAGE_SUFFIXES, is_hidden
 from .dataset import (
     AnnotatedShape,
     Dataset,
@@ -31,7 +31,7 @@ from .dataset import (
     sample_ellipse,
     turn_box,
 )
-from .files import is_hidden, read_xml, write_text
+from .files import read_xml, write_text
 from .label_studio_rle import decode_brush, encode_brush
 
 __all__ = ["read_label_studio", "write_label_studio"]

@@ -16,7 +16,7 @@ from PIL import Image
 from ...errors import UserError
 from ..coco_json import list_classes
 from ..findings import IssueCounter
-from ..images import open_image
+from ..images import is_hidden, open_image
 from .dataset import (
     SPLITS,
     Dataset,
@@ -27,7 +27,7 @@ from .dataset import (
     iterate,
     name_split,
 )
-from .files import copy_images, index_images, is_hidden, list_files, read_lines, write_text
+from .files import copy_images, index_images, list_files, read_lines, write_text
 from .id_images import draw_objects
 
 __all__ = ["read_voc", "write_voc"]

@@ -20,9 +20,9 @@ from ...layers.cracks import join_loops, trace_loops
 from ...layers.packed_masks import MaskCrop
 from ..coco_json import list_classes
 from ..findings import IssueCounter
-from ..images import IMAGE_SUFFIXES
+from ..images import IMAGE_SUFFIXES, is_hidden
 from .dataset import SPLITS, Bools, Dataset, DatasetBuilder, decode_mask, iterate, name_split
-from .files import copy_images, is_hidden, list_files, read_lines, read_text, write_text
+from .files import copy_images, list_files, read_lines, read_text, write_text
 
 __all__ = ["read_yolo", "write_yolo"]
 
