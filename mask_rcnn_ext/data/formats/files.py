@@ -29,8 +29,8 @@ __all__ = [
 def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """Return the files of a folder and of its subfolders, sorted, without hidden ones.
 
-    Links to folders are followed, but not to a folder that is read in its own place, and not in a
-    circle.
+    Links are followed, but not to a folder that is read in its own place, and not in a circle. A
+    pipe is no file, nor is a link that leads to nothing.
 
     Args:
         folder: where to look.
@@ -44,7 +44,7 @@ def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
 
 def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
     real = os.path.realpath(folder)
-    if folder.is_symlink() and any(Path(real).is_relative_to(path) for path in above):
+    if folder.is_symlink() and any(_is_read(Path(real), path) for path in above):
         return
     if real in above:
         return
@@ -55,8 +55,15 @@ def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
     for path, is_folder in inside:
         if is_folder:
             yield from _walk(path, (*above, real))
-        else:
+        elif path.is_file():  # no pipe, and no link that leads to nothing
             yield path
+
+
+def _is_read(folder: Path, above: str) -> bool:
+    """Return whether a folder is `above` or inside, and not hidden there."""
+    if not folder.is_relative_to(above):
+        return False
+    return not any(map(is_hidden, folder.relative_to(above).parts))
 
 
 def require_images(root: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from format_cases import only, read, save_image, whole_objects, write_json
 
 from mask_rcnn_ext.data.formats import FORMATS, guess_format, write_dataset
+from mask_rcnn_ext.data.formats.files import index_images
 from mask_rcnn_ext.errors import UserError
 
 WRITTEN = sorted(name for name, (_, write) in FORMATS.items() if write and name != "coco")
@@ -79,3 +80,24 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(UserError, match=r"folder .*locked cannot be listed: Permission denied"):
         read(output, "labelme")
+
+
+def test_a_link_to_a_hidden_folder_is_read(tmp_path):
+    """Its own place is not read."""
+    home = tmp_path / "home"
+    write_labelme(home / ".store" / "day 1")
+    (home / "day 2").symlink_to(home / ".store" / "day 1")
+    (home / ".store" / "day 1" / "again").symlink_to(home / ".store" / "day 1" / "below")
+    (home / ".store" / "day 1" / "circle").symlink_to(home)
+    names = [i["file_name"] for i in only(read(home, "labelme")[0])["images"]]
+    assert names == ["1.png", "below/1.png"]
+
+
+def test_only_files_are_listed(tmp_path):
+    """Links that lead nowhere are none, and a pipe would block for ever."""
+    save_image(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").symlink_to("a.jpg")
+    (tmp_path / "a.png").symlink_to("gone.png")
+    (tmp_path / "c.png").symlink_to("c.png")
+    os.mkfifo(tmp_path / "d.png")
+    assert list(index_images(tmp_path)) == ["a", "b"]
