@@ -45,12 +45,10 @@ def read_yolo(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
     image_root = _absolute(images) if images else _common_root(found, root)
     builder = DatasetBuilder(image_root, notes, names)
     seen: set[Path] = set()
-    quoted: dict[Path, dict[str, Path]] = {}
-    below = _index_labels(root) if images else {}
+    labels = _locate_labels([path for paths in found.values() for path in paths], root, images)
     for split, paths in found.items():
         for path in paths:
-            label = _find_label(_label_path(path, root, images), quoted)
-            label = label if label.is_file() else below.get(label.name, label)
+            label = labels[path]
             image = builder.add_image(str(path.relative_to(image_root)), str(path), split=split)
             if not label.is_file():
                 notes.add("image without a label file: an image without objects", path.name)
@@ -59,7 +57,7 @@ def read_yolo(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
             _read_labels(label, image, builder)
     if not seen:
         raise UserError(f"{source}: no image has a label file; expected {label} for {path.name}")
-    lonely = {p for label in {p.parent for p in seen} for p in label.glob("*.txt")} - seen
+    lonely = {p for folder in {p.parent for p in seen} for p in folder.glob("*.txt")} - seen
     for path in sorted(p for p in lonely if p.name != "classes.txt" and not is_hidden(p)):
         notes.add("label file without an image", path.name)
     if not names:  # the numbers are the names
@@ -211,6 +209,23 @@ def _common_root(found: dict[str, list[Path]], root: Path) -> Path:
     while not all(path.is_relative_to(root) for path in paths):
         root = root.parent
     return root
+
+
+def _locate_labels(paths: list[Path], root: Path, images: Path | None) -> dict[Path, Path]:
+    """Return the file of labels of each image, or the path where it was expected.
+
+    With `images`, labels may be in other folders than their images. Of several images with the same
+    name, none gets such labels, nor does an image get the labels of another one.
+    """
+    quoted: dict[Path, dict[str, Path]] = {}
+    labels = {path: _find_label(_label_path(path, root, images), quoted) for path in paths}
+    below = _index_labels(root) if images else {}
+    times, used = Counter(path.stem for path in labels), set(labels.values())
+    for path, label in labels.items():
+        other = below.get(label.name, label)
+        if not label.is_file() and times[path.stem] == 1 and other not in used:
+            labels[path] = other
+    return labels
 
 
 def _label_path(image: Path, root: Path, images: Path | None) -> Path:

@@ -1,5 +1,7 @@
 """YOLO segmentation as Ultralytics, Roboflow and Label Studio write it."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from format_cases import H, W, classes_of, masks_of, only, read, ring, save_image
@@ -171,6 +173,33 @@ def test_what_is_counted(tmp_path):
     (box,) = only(dataset)["annotations"]
     assert box["bbox"] == [10, 7.5, 20, 15]
     assert "segmentation" not in box
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "objects"),
+    [
+        pytest.param(["1.png", "2.png"], ["train/1", "val/2"], [1, 1], id="of CVAT"),
+        pytest.param(["train/1.png", "val/1.png"], ["train/1"], [1, 0], id="of the other"),
+        pytest.param(["a/1.png", "b/1.png", "c.png"], ["train/1", "c"], [0, 0, 1], id="of either"),
+        pytest.param(["a/é.png", "b/%C3%A9.png"], ["a/%C3%A9"], [1, 0], id="quoted"),
+    ],
+)
+def test_labels_below_belong_to_one_image_only(images, labels, objects, tmp_path):
+    """Where the names of two images are equal, the labels of one are not those of the other."""
+    for name in images:
+        save_image(tmp_path / "images" / name)
+    for name in labels:
+        path = tmp_path / "labels" / f"{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(SQUARE)
+    (tmp_path / "classes.txt").write_text("cat\n")
+    dataset, counted = read(tmp_path, "yolo", tmp_path / "images")
+    content = only(dataset)
+    ids = {image["file_name"]: image["id"] for image in content["images"]}
+    numbers = Counter(annotation["image_id"] for annotation in content["annotations"])
+    assert [numbers[ids[name]] for name in images] == objects
+    missing = counted.get("image without a label file: an image without objects", 0)
+    assert missing == objects.count(0)
 
 
 @pytest.mark.parametrize(
