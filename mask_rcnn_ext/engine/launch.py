@@ -153,12 +153,15 @@ def _drop_closed_output() -> bool:
 def _prepare_output() -> None:
     """Let everything be printed, wherever the output goes.
 
-    It goes nowhere if the caller has closed it, as `>&-` does. Names of files may have bytes or
-    letters that the encoding of a terminal has not; they become plain letters.
+    It goes nowhere if the caller has closed it, as `>&-` does. A slow reader is waited for, also
+    if the caller has made the output non-blocking, with which a `print` would fail. Names of files
+    may have bytes or letters that the encoding of a terminal has not; they become plain letters.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        with contextlib.suppress(OSError, ValueError):  # a stream without a file
+            os.set_blocking(getattr(sys, name).fileno(), True)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
 

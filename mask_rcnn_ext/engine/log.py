@@ -5,6 +5,7 @@ process would log each line twice, and also into the file of the first run.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -23,6 +24,8 @@ __all__ = ["end_log", "hide_told_errors", "open_log_file", "start_log"]
 _NAMES = ("mask_rcnn_ext", "detectron2", "fvcore")
 _FORMAT = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"  # detectron2's
 _HELD_BACK = 100_000  # records
+# Errors after which an output takes nothing more: nobody reads it, or the disk is full or lost.
+_LASTING = (errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EBADF)
 
 _added: list[tuple[logging.Logger, logging.Handler]] = []
 
@@ -84,9 +87,14 @@ class _Ending(logging.Handler):
             super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Say once that the log ends; an error of another kind is a defect, as in `logging`."""
+        """Say once that the log ends; an error of another kind is a defect, as in `logging`.
+
+        If the reader of a non-blocking pipe is slow, the line is lost, and the log goes on.
+        """
         error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
+        if isinstance(error, BlockingIOError):
+            return
+        if not isinstance(error, OSError) or error.errno not in _LASTING:
             super().handleError(record)
             return
         self._end()

@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from multiprocessing.pool import ThreadPool
 
 import pytest
 import torch
@@ -58,6 +60,38 @@ def test_a_log_that_meets_a_full_disk_ends_with_one_line(tmp_path, capfd):
     assert err.count(f"warning: {tmp_path}/log.txt ends here: No space left on device") == 1
     assert "Traceback" not in err
     assert "lost" not in (tmp_path / "log.txt").read_text()
+
+
+def test_a_log_whose_reader_is_slow_loses_lines_and_goes_on(monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with os.fdopen(reader) as read, os.fdopen(writer, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        start_log()
+        try:
+            logger = logging.getLogger("mask_rcnn_ext")
+            logger.info("x" * 1_000_000)
+            os.read(read.fileno(), 1_000_000)
+            logger.info("still there")
+            output.flush()
+        finally:
+            end_log()
+        output.close()
+        assert "still there" in read.read()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_command_waits_for_a_slow_reader(monkeypatch, capfd):
+    """Also if the caller has made the output non-blocking; then `print` would fail."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with os.fdopen(reader) as read, os.fdopen(writer, "w") as output, ThreadPool(1) as pool:
+        found = pool.apply_async(lambda: (time.sleep(0.2), read.read())[1])
+        monkeypatch.setattr(sys, "stdout", output)
+        assert run_as_command(lambda: print("x" * 1_000_000)) == 0
+        output.close()
+        assert found.get(30) == "x" * 1_000_000 + "\n"
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("closed", [False, True])
