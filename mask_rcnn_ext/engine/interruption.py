@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: training finishes its step and saves a checkpoint before it ends."""
 
+import _thread
 import contextlib
 import multiprocessing
 import os
@@ -28,10 +29,20 @@ __all__ = [
 
 # The terminal and the parent process both send Ctrl-C; within this time they count as one.
 _SAME = 2.0  # seconds
+_AFTER_FORK = 0.01  # seconds, after which a signal that came in a fork is sent again
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _taken: set[int] = set()  # the signals that this process has received in `_handle_signals`
 _blocks = 0  # of `_handle_signals` that this process is in
-_forking = threading.local()  # in `mask`, the signals that a thread blocked before its fork
+
+
+class _Forking(threading.local):
+    """The fork that a thread is in, from the first of our hooks to the last."""
+
+    mask: set[int] | None = None  # the signals that were blocked before it
+    now = False
+
+
+_forking = _Forking()
 
 
 class Interrupted(KeyboardInterrupt):
@@ -70,18 +81,45 @@ def _block_before_fork() -> None:
 
     Python forgets a signal that a forked process receives before its first step.
     """
-    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS) if _blocks else None
+    _forking.mask = None
+    if _blocks:
+        _forking.now = True
+        # A handler may raise in each of these calls, so the mask is kept before it changes.
+        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 def _unblock_in_parent() -> None:
+    _forking.now = False
     if _forking.mask is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
 
 
+def _is_in_fork(frame: FrameType | None) -> bool:
+    """Return whether a handler, called at `frame`, runs in a hook of a fork.
+
+    Python drops what is raised there, also in the hooks of other modules between ours.
+    """
+    hooks = (_block_before_fork.__code__, _unblock_in_parent.__code__)
+    while frame is not None and frame.f_code not in hooks:
+        frame = frame.f_back
+    return frame is not None or _forking.now
+
+
+def _send_again(number: int) -> None:
+    time.sleep(_AFTER_FORK)
+    os.kill(os.getpid(), number)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Do nothing. Unlike `SIG_IGN`, the programs that a worker starts do not inherit it."""
+
+
 def _reset_in_child() -> None:
     global _blocks
+    _forking.now = False
     if _forking.mask is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, _ignore)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _blocks = 0
         _taken.clear()
@@ -112,6 +150,10 @@ def _handle_signals(
 
     def handle(number: int, frame: FrameType | None) -> None:
         _taken.add(number)
+        if _is_in_fork(frame):
+            # `threading.Thread` takes locks, which a handler must not.
+            _thread.start_new_thread(_send_again, (number,))
+            return
         handler(number, frame)
 
     if threading.current_thread() is not threading.main_thread():

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: a checkpoint, the command that goes on, and the weights of a whole run."""
 
+import _signal
 import json
 import multiprocessing
 import os
@@ -197,3 +198,74 @@ def test_the_command_that_goes_on_can_be_typed(monkeypatch, script, begin):
     monkeypatch.setattr(sys, "argv", [script, "--split", "0.8", "OUTPUT_DIR", "my run"])
     told = interruption.Interrupted(signal.SIGINT, "x.pth").describe()
     assert told.endswith(f"To continue: {begin} --resume --split 0.8 OUTPUT_DIR 'my run'")
+
+
+def fork_profiled(profile) -> None:
+    """Fork a process that ends at once; `profile` sees the calls of the hooks."""
+    sys.setprofile(profile)
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    sys.setprofile(None)
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize(
+    ("event", "hook"),
+    [
+        ("call", "_block_before_fork"),
+        ("call", "_unblock_in_parent"),
+        ("return", "_unblock_in_parent"),
+    ],
+)
+def test_a_signal_during_a_fork_is_not_lost(event, hook):
+    """Python drops what a handler raises in a hook of a fork."""
+
+    def send(frame, happens, argument):
+        if (happens, frame.f_code.co_name) == (event, hook):
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    def run() -> None:
+        with interruption.raise_signals():
+            fork_profiled(send)
+            time.sleep(10)
+
+    with pytest.raises(interruption.Interrupted):
+        run()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_handler_that_raises_in_a_fork_leaves_no_signal_blocked(monkeypatch, number):
+    """A handler of the caller may raise; the second signal puts one back."""
+    calls = []
+
+    def fail(frame, happens, argument):
+        if happens == "c_return" and argument is _signal.pthread_sigmask:
+            calls.append(argument)
+            if len(calls) == number:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: told.append(found.exc_type))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    fork_profiled(None)  # outside: it blocks no signals
+    with interruption.raise_signals():
+        fork_profiled(fail)
+        after = signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert told == [KeyboardInterrupt]
+    assert after == before
+
+
+def test_a_program_that_a_forked_worker_starts_takes_ctrl_c():
+    program = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    with interruption.raise_signals():
+        child = os.fork()
+        if not child:
+            os.execv(sys.executable, [sys.executable, "-c", f"{program}; os._exit(0)"])
+        status = os.waitpid(child, 0)[1]
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGINT
