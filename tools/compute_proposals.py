@@ -128,6 +128,7 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.config_files import find_config_file
 from mask_rcnn_ext.data.own_data import register_own_data
+from mask_rcnn_ext.engine.interruption import raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.proposals.compute import ProposalMethod, compute_proposals, format_summary
 from mask_rcnn_ext.proposals.rpn import RPNMethod
@@ -155,7 +156,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--dataset: {keys[0]} is a config key; KEY VALUE come after --output DIR")
     names = list(args.dataset)
     method = build_method(args)
-    with tempfile.TemporaryDirectory() as cleaned:
+    with raise_signals(), tempfile.TemporaryDirectory() as cleaned:
         if any(own):
             data = register_own_data(*own, clean_dir=cleaned, masks=False)  # boxes are enough
             names += [name for name in (data.train_name, data.val_name) if name]

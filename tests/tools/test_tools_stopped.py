@@ -5,6 +5,7 @@ import signal
 import tempfile
 
 import check_dataset
+import compute_proposals
 import convert_dataset
 import export_model
 import make_report
@@ -49,6 +50,12 @@ def test_a_preview_a_check_and_a_conversion(stop, tmp_path):
     stop(check_dataset, check_dataset, "check_pairs", *pair, "--split", "0.5")
     out = ("--images", images, "--to", "yolo", path, tmp_path / "out")
     stop(convert_dataset, convert_dataset, "write_dataset", *out)
+
+
+def test_a_computation_of_proposals(stop, tmp_path):
+    path, images = write_coco(tmp_path / "data", images=2)
+    words = ("--val-json", path, "--val-images", images, "--output", tmp_path / "out")
+    stop(compute_proposals, compute_proposals, "compute_proposals", "selective-search", *words)
 
 
 def test_an_export(stop, tmp_path):
