@@ -137,16 +137,20 @@ def _find_origin(loop: Any, batch: list[Any], gradients: list[str], said: str) -
         if not all(math.isfinite(x) for x in _list_largest(output)):
             first.append(names[module])
 
-    losses: Mapping[str, Tensor] = {}
+    losses: dict[str, float] = {}
     handle = register_module_forward_hook(look)
     try:
         with torch.no_grad():
-            losses = getattr(loop, "compute_losses", loop.model)(batch) if batch else {}
+            found = getattr(loop, "compute_losses", loop.model)(batch) if batch else {}
+            if isinstance(found, Tensor):
+                found = {"total_loss": found}  # as in detectron2's loop
+            if isinstance(found, Mapping):
+                losses = {name: float(loss) for name, loss in found.items()}
     except Exception as error:  # detectron2's RPN raises one for its boxes
         logger.debug("the step again: %s", error)
     finally:
         handle.remove()
-    bad = [f"{name} is {float(loss):g}" for name, loss in losses.items() if not loss.isfinite()]
+    bad = [f"{name} is {loss:g}" for name, loss in losses.items() if not math.isfinite(loss)]
     if losses:
         said = ", ".join(bad) or "the losses are finite"
     else:

@@ -103,6 +103,22 @@ def test_the_origin_is_named():
     assert not any(module._forward_hooks for module in model.modules())
 
 
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ((1.0, float("nan")), "said"),  # the loop of a project may take them
+        (float("nan"), "said"),
+        ({"loss": float("nan"), "other": 1}, "loss is nan"),
+        ({"loss": 1.0}, "the losses are finite"),
+        (torch.tensor(float("nan")), "total_loss is nan"),
+    ],
+)
+def test_losses_of_other_kinds(losses, said):
+    model = nn.Module()
+    loop = SimpleNamespace(model=model, compute_losses=lambda batch: losses)
+    assert _find_origin(loop, [{"image": torch.ones(1)}], [], "said") == said
+
+
 def test_a_run_ends_with_a_sentence_and_a_file_that_repeats_it(tmp_path, capsys):
     run, again = tmp_path / "run", tmp_path / "again"
     data = write_data(tmp_path, train=4, val=2)
