@@ -225,7 +225,8 @@ class Checkpointer(DetectionCheckpointer):
                 or convert_lite0_weights(weights, self.model)
                 or weights
             )
-        if not require_names(loaded["model"], filename):
+        loaded["model"] = require_names(loaded["model"], filename, self.model.state_dict())
+        if not loaded["model"]:
             raise UserError(f"{filename}: expected a checkpoint with tensors, got none")
         for name, value in loaded["model"].items():
             if not isinstance(value, torch.Tensor | np.ndarray):
@@ -259,10 +260,15 @@ class Checkpointer(DetectionCheckpointer):
         # Without buffers: FrozenBatchNorm2d fills in some buffers that a file lacks.
         parameters = {name for name, _ in self.model.named_parameters()}
         if parameters and parameters <= skipped.union(missing):
-            theirs = [*incompatible.unexpected_keys, "other shapes"][0]
+            absent, others = parameters.intersection(missing), incompatible.unexpected_keys
+            if absent and (others or not shapes):
+                got = others[0] if others else "only buffers"
+                told = f"Expected names such as {min(absent)}, got {got}"
+            else:
+                told = "{} is {} in the file, {} in the model".format(*shapes[0])
             raise UserError(
-                f"{self._source}: none of its weights fits the model: expected names such as "
-                f"{min(parameters)}, got {theirs}. Use weights of this model"
+                f"{self._source}: none of its weights fits the model. {told}. Use weights of this "
+                "model"
             )
         if self._strict:
             self._require_match(shapes, sorted(missing))

@@ -5,7 +5,7 @@ import functools
 import logging
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -20,7 +20,7 @@ __all__ = ["explain_unreadable", "load_pickle", "load_torch", "require_dict", "r
 
 logger = logging.getLogger(__name__)
 
-_COMPILED = "_orig_mod."
+_COMPILED = re.compile(r"(^|(?<=\.))_orig_mod\.")
 _SAVE_AGAIN = (
     "If you trust its source, load it with the code of its project and save it again with "
     "torch.save({'model': model.state_dict()}, file)"
@@ -67,8 +67,13 @@ def require_dict(contents: Any, path: str) -> Any:
     return contents
 
 
-def require_names(weights: Any, path: str) -> Any:
-    """Return the weights of a checkpoint by their names, without the prefix of `torch.compile`.
+def require_names(weights: Any, path: str, own: Iterable[str] = ()) -> Any:
+    """Return the weights of a checkpoint by their names, without those of `torch.compile`.
+
+    Args:
+        weights: the weights.
+        path: the file, for messages.
+        own: the names of a model, which may have parts that `torch.compile` has wrapped.
 
     Raises:
         UserError: they are not a dict, or a name is no text.
@@ -79,9 +84,11 @@ def require_names(weights: Any, path: str) -> Any:
                 f"{path}: expected the names of tensors under 'model', got "
                 f"{shorten(repr(name))}. Is the file from another library?"
             )
-    if any(name.startswith(_COMPILED) for name in weights):
-        return {name.removeprefix(_COMPILED): value for name, value in weights.items()}
-    return weights
+    compiled = {_COMPILED.sub("", name): name for name in own if _COMPILED.search(name)}
+    if not compiled and not any(_COMPILED.search(name) for name in weights):
+        return weights
+    plain = {_COMPILED.sub("", name): value for name, value in weights.items()}
+    return {compiled.get(name, name): value for name, value in plain.items()}
 
 
 def load_pickle(path: str, kind: str = "checkpoint", fix: str = _SAVE_AGAIN) -> Any:

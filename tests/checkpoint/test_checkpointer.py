@@ -300,6 +300,37 @@ def test_weights_of_another_model_are_an_error_even_when_fine_tuning(tmp_path, t
         Checkpointer(three_classes).load(str(tmp_path / "other.pth"), strict=False)
 
 
+@pytest.mark.parametrize("more", [{}, {"bias": torch.ones(5)}])
+def test_weights_of_other_shapes_are_told_with_both(tmp_path, more):
+    torch.save({"model": {"weight": torch.ones(2, 5), **more}}, tmp_path / "m.pth")
+    says = (
+        r"m\.pth: none of its weights fits the model\. weight is \(2, 5\) in the file, \(2, 2\) in"
+    )
+    with pytest.raises(UserError, match=says):
+        Checkpointer(nn.Linear(2, 2)).load(str(tmp_path / "m.pth"), strict=False)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "compiled"),
+    [
+        ("_orig_mod.0.", False),
+        ("module._orig_mod.0.", False),
+        ("0._orig_mod.", False),
+        ("_orig_mod.0.", True),
+        ("0._orig_mod.", True),
+        ("0.", True),
+    ],
+)
+def test_names_of_compiled_parts_fit(tmp_path, prefix, compiled):
+    """A whole model, also in DistributedDataParallel, or a part of it may be compiled."""
+    model, weight = nn.Sequential(nn.Linear(2, 2, bias=False)), torch.ones(2, 2)
+    if compiled:
+        model[0] = torch.compile(model[0])
+    torch.save({"model": {f"{prefix}weight": weight}}, tmp_path / "m.pth")
+    Checkpointer(model).load(str(tmp_path / "m.pth"))
+    assert torch.equal(model[0].weight.detach(), weight)
+
+
 def test_no_weights_is_an_error_only_when_strict():
     model = nn.Linear(2, 2)
     assert Checkpointer(model).resume_or_load("", resume=False) == {}
