@@ -143,9 +143,9 @@ class Trainer(DefaultTrainer):
         """Check, before anything is built, for mistakes that would show after hours of training.
 
         Raises:
-            UserError: a proposal file or the package of an evaluator or a logger is missing; or
-                `TEST.AUG.ENABLED` is set and the model has no test-time augmentation; or
-                `MASK_RCNN_EXT.SPEED` is unknown; or see `require_fitting_{schedule,selection}`.
+            UserError: a proposal file, or the package of an evaluator or a logger, is missing; or
+                `MASK_RCNN_EXT.SPEED` is unknown, or the model cannot do `TEST.AUG`; or see
+                `require_fitting_schedule` and `require_fitting_selection`.
         """
         splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
         stock = inspect.getattr_static(cls, "build_evaluator") is vars(Trainer)["build_evaluator"]
