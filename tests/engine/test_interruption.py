@@ -218,6 +218,7 @@ def fork_profiled(profile) -> None:
         ("return", "_unblock_in_parent"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")  # Python 3.12
 def test_a_signal_during_a_fork_is_not_lost(event, hook):
     """Python drops what a handler raises in a hook of a fork."""
 
