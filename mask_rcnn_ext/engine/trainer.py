@@ -143,12 +143,12 @@ class Trainer(DefaultTrainer):
         """Check, before anything is built, for mistakes that would show after hours of training.
 
         Raises:
-            UserError: a proposal file, or the package of an evaluator or a logger, is missing; or
-                `MASK_RCNN_EXT.SPEED` is unknown, or the model cannot do `TEST.AUG`; or see
-                `require_fitting_schedule` and `require_fitting_selection`.
+            UserError: a proposal file, or the package of an evaluator or a logger, is missing, or
+                `SPEED` is unknown, or the model cannot do `TEST.AUG`; or see the calls below.
         """
         splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
-        stock = inspect.getattr_static(cls, "build_evaluator") is vars(Trainer)["build_evaluator"]
+        parts = ("build_evaluator", "test")
+        stock = all(inspect.getattr_static(cls, part) is vars(Trainer)[part] for part in parts)
         require_known_evaluators(cfg, stock=stock)
         require_evaluators([name for split in splits for name in cfg.DATASETS[split]])
         require_proposal_files(cfg, splits)

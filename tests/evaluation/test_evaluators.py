@@ -192,9 +192,15 @@ def test_data_that_cocos_metrics_do_not_suit_are_refused(forget_data_sets, tmp_p
         def build_evaluator(cls, cfg, dataset_name, output_folder=None):
             return dataset_name
 
+    class OwnTest(Trainer):
+        @classmethod
+        def test(cls, cfg, model, evaluators=None):
+            return {}
+
     build.require_known_evaluators(cfg, stock=False)
     if kind == "sem_seg":
         OwnTrainer.require_ready(cfg, eval_only=True)
+        OwnTest.require_ready(cfg, eval_only=True)
 
 
 def test_the_package_that_reads_lvis_is_named(monkeypatch, forget_data_sets):
