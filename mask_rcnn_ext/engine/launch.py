@@ -145,9 +145,28 @@ def _drop_closed_output() -> bool:
     poll = select.poll()
     poll.register(output, 0)  # errors only
     if closed := bool(poll.poll(0)):
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), output)
+        _drop_output()
     return closed
+
+
+def _drop_output() -> None:
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _flush_output() -> str:
+    """Write what was printed; return what hinders it, as on a full disk, or ""."""
+    try:
+        print(end="", flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()  # at its end, Python writes again
+        return (
+            f"the command is done, but its output (stdout) cannot be written: {error.strerror}. "
+            "Send it elsewhere"
+        )
+    return ""
 
 
 def _prepare_output() -> None:
@@ -188,7 +207,9 @@ def run_as_command(command: Callable[[], Any]) -> int:
             signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = command()
-        print(end="", flush=True)
+        if hindered := _flush_output():
+            print(f"error: {hindered}", file=sys.stderr)
+            return 2
     except BrokenPipeError:
         if not _drop_closed_output():
             raise

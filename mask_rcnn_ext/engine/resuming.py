@@ -12,6 +12,7 @@ from detectron2.solver import LRMultiplier
 from ..checkpoint.checkpointer import Checkpointer
 from ..config import flat_config, get_cfg
 from ..errors import UserError
+from ..run_files import SPLIT_NAMES
 
 __all__ = [
     "explain_no_checkpoint",
@@ -68,8 +69,17 @@ def require_unchanged(cfg: CfgNode, before: Mapping[str, Any]) -> None:
         before: the keys and values of the run's `config.yaml`, as they are in the file.
 
     Raises:
-        UserError: a key has changed that must not.
+        UserError: a key has changed that must not; or the run trains on a part of a split, and
+            would now get the images of the other part too.
     """
+    own, part = cfg.MASK_RCNN_EXT.DATA, str(before.get("MASK_RCNN_EXT.DATA.TRAIN_JSON", ""))
+    name, given = SPLIT_NAMES["TRAIN_JSON"], os.path.basename(own.TRAIN_JSON)
+    if os.path.basename(part) == name != given and given and not own.SPLIT:
+        raise UserError(
+            f"--resume: the run trains on a part of a split, {part}, and {own.TRAIN_JSON} may have "
+            "the images of its validation part too. Add --split, which keeps the parts of the run, "
+            "or give the config.yaml of the run as --config-file, without --train-json"
+        )
     now = dict(flat_config(CfgNode.load_cfg(cfg.dump())))
     for key in _FIXED:
         if key in before and before[key] != now[key]:

@@ -81,6 +81,14 @@ def test_a_log_whose_reader_is_slow_loses_lines_and_goes_on(monkeypatch, capsys)
     assert capsys.readouterr().err == ""
 
 
+def test_a_full_output_is_told_apart_from_a_full_folder(monkeypatch, capfd):
+    with open("/dev/full", "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert run_as_command(lambda: print("x")) == 2
+    said = "error: the command is done, but its output (stdout) cannot be written: No space left"
+    assert capfd.readouterr().err.startswith(said)
+
+
 def test_a_command_waits_for_a_slow_reader(monkeypatch, capfd):
     """Also if the caller has made the output non-blocking; then `print` would fail."""
     reader, writer = os.pipe()

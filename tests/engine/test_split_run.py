@@ -96,6 +96,15 @@ def test_an_earlier_run_is_not_evaluated_on_the_split_of_a_later_one_in_silence(
     assert log.count("is another split than the one of the training of") == 1
 
 
+def test_a_resumed_run_does_not_train_on_its_validation_part(tmp_path, capsys):
+    out, flags = tmp_path / "out", write_data(tmp_path, train=8)
+    assert run(out, *flags, "--split", "0.5") == 0
+    before = tree(out)
+    assert run(out, *flags, "--resume") == 2
+    assert "the run trains on a part of a split" in read_error(capsys)
+    assert tree(out) == before
+
+
 def test_a_run_on_other_files_does_not_follow_its_folder(tmp_path):
     """Only the parts of a split are the run's own."""
     path = tmp_path / "here/config.yaml"
