@@ -55,11 +55,15 @@ def _no_closed_log_streams():
 
 
 @pytest.fixture(autouse=True)
-def _take_ctrl_c():
-    """Undo `let_ctrl_c_end`, where a test ran only the beginning of a script."""
-    before = signal.getsignal(signal.SIGINT)
+def _keep_signal_handlers():
+    """Undo what scripts set for their process, where a test ran one or its beginning in this one.
+
+    `let_ctrl_c_end` and list_configs.py would let signals end the tests.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGPIPE)}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
