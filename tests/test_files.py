@@ -13,6 +13,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import torch
+from small_runs import start_fork
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import (
@@ -68,32 +69,45 @@ def test_a_name_as_long_as_names_may_be(tmp_path):
     assert path.read_text() == "whole"
 
 
-@pytest.fixture
-def room_of_4096_bytes():
-    """Let this process write no file beyond 4096 bytes: an error of the system, as a full disk."""
-    former = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, former[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, former)
-    signal.signal(signal.SIGXFSZ, handler)
+def run_with_room_for_4096_bytes(check) -> None:
+    """Run `check` in a process whose files end there: an error of the system, as a full disk.
+
+    In this process, the limit would also hold for the files to which the tests print.
+    """
+
+    def run() -> int:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        check()
+        return 0
+
+    process = start_fork(run)
+    process.join()
+    assert process.exitcode == 0
 
 
 @pytest.mark.parametrize("size", [5000, 10**6], ids=["when-flushed", "while-written"])
-def test_a_full_disk_names_the_file_and_leaves_the_former(tmp_path, room_of_4096_bytes, size):
+def test_a_full_disk_names_the_file_and_leaves_the_former(tmp_path, size):
     path = tmp_path / "file"
     path.write_text("former")
-    says = pytest.raises(UserError, match=r"cannot write .*/file: File too large\. Make room")
-    with says, atomic_open(path) as file:
-        file.write(bytes(size))
+
+    def write() -> None:
+        says = pytest.raises(UserError, match=r"cannot write .*/file: File too large\. Make room")
+        with says, atomic_open(path) as file:
+            file.write(bytes(size))
+
+    run_with_room_for_4096_bytes(write)
     assert path.read_text() == "former"
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_full_disk_while_torch_saves(tmp_path, room_of_4096_bytes):
-    says = pytest.raises(UserError, match=r"cannot write .*/file: File too large\. Make room")
-    with says, atomic_open(tmp_path / "file") as file:
-        torch.save({"weights": torch.zeros(50_000)}, file)
+def test_a_full_disk_while_torch_saves(tmp_path):
+    def save() -> None:
+        says = pytest.raises(UserError, match=r"cannot write .*/file: File too large\. Make room")
+        with says, atomic_open(tmp_path / "file") as file:
+            torch.save({"weights": torch.zeros(50_000)}, file)
+
+    run_with_room_for_4096_bytes(save)
     assert os.listdir(tmp_path) == []
 
 
