@@ -26,7 +26,8 @@ def test_the_page_is_shown_until_a_signal(run_folder, capfd, number):
         for _ in range(600):
             time.sleep(0.05)
             said += capfd.readouterr().out
-            if found := re.search(r"^(http://127\.0\.0\.1:\d+/) shows the page", said, re.M):
+            # The whole line: print writes its end apart, which would come after this read.
+            if found := re.search(r"^(http://127\.0\.0\.1:\d+/) shows the page.*\n", said, re.M):
                 with urllib.request.urlopen(found[1], timeout=20) as response:
                     shown.append(response.read().decode())
                 break
