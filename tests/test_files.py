@@ -141,7 +141,7 @@ def _is_one_whole_file(path):
 
 
 def test_threads_that_write_one_path_leave_one_whole_file(tmp_path):
-    path, together = tmp_path / "new" / "file", threading.Barrier(8, timeout=10)
+    path, together = tmp_path / "new" / "file", threading.Barrier(8, timeout=60)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda digit: _write_together(path, digit, together), range(8)))
     assert _is_one_whole_file(path)
@@ -149,7 +149,7 @@ def test_threads_that_write_one_path_leave_one_whole_file(tmp_path):
 
 def test_processes_that_write_one_path_leave_one_whole_file(tmp_path):
     path, context = tmp_path / "new" / "file", get_context("fork")
-    together = context.Barrier(3, timeout=10)
+    together = context.Barrier(3, timeout=60)
     processes = [
         context.Process(target=_write_together, args=(path, digit, together)) for digit in range(3)
     ]

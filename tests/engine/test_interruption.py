@@ -148,12 +148,12 @@ def test_a_worker_that_is_ended_before_its_first_step_ends():
     try:
         with interruption.StopSignals().take_signals():
             for _ in range(5):
-                worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
+                worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(99,))
                 worker.start()
                 worker.terminate()
                 workers.append(worker)
             for worker in workers:
-                worker.join(5)
+                worker.join(30)
         assert [worker.exitcode for worker in workers] == [-signal.SIGTERM] * 5
     finally:
         os.sched_setaffinity(0, cores)

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -126,15 +127,30 @@ def wait_for_lines(process: BaseProcess, output: Path, number: int) -> None:
         time.sleep(0.005)
 
 
+def load_endless(weights: str, rank: int) -> Predictor:
+    """Return a predictor that never comes to the last image."""
+    predictor = load_predictor(weights, rank)
+    read = predictor.read
+
+    def read_or_wait(image):
+        if isinstance(image, Path) and image.name == f"{NUMBER - 1:02d}.png":
+            time.sleep(300)
+        return read(image)
+
+    predictor.read = read_or_wait
+    return predictor
+
+
 def test_a_run_that_is_killed_again_and_again_loses_and_doubles_nothing(
-    make_job, expected, forkserver
+    make_job, expected, folder, forkserver
 ):
-    """Real processes, killed at random places, with one process and with two."""
+    """Real processes, killed at random places."""
     job, chance = make_job(), random.Random(0)
+    endless = replace(job, make_predictor=partial(load_endless, str(folder / "model.pth")))
     job.output.mkdir()
     killed = 0
     for lines in (1, 5, 8):
-        process = forkserver.Process(target=run_folder_job, args=(job,))
+        process = forkserver.Process(target=run_folder_job, args=(endless,))
         process.start()
         wait_for_lines(process, job.output, lines)
         time.sleep(chance.random() * 0.03)

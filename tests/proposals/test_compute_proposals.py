@@ -161,7 +161,7 @@ def test_a_mistake_in_one_of_two_processes_stops_the_work(coco, tmp_path, monkey
         raise UserError("image 1 is broken")
 
     def slow(record):
-        time.sleep(0.05)
+        time.sleep(0.3)
         return corners(record)
 
     method = Corners(fail_at=1, how=broken)

@@ -20,7 +20,7 @@ def test_it_returns_seconds_and_results():
         assert remote.time(5)[1] == 15
         seconds, found = remote.time([1])
         assert found == [1, 1, 1]
-        assert 0 <= seconds < 1
+        assert seconds >= 0
     assert remote._process.exitcode == 0
     with pytest.raises(RuntimeError, match="has ended with code 0"):
         remote.time(5)
