@@ -306,16 +306,24 @@ def test_a_json_without_info_is_completed(folder):
     assert checked.content["info"] == {}
 
 
-def test_most_annotations_are_crowds(folder, caplog):
-    """Some tools mark every brush mask as a crowd. Half of them do not count, as on few images."""
-    crowds = [annotation(i, image_id=2, iscrowd=1) for i in (7, 8)]
-    check(folder, content(annotation(6), crowds[0]), strict=True)
-    assert not caplog.records
-    check(folder, content(annotation(6), *crowds), strict=True)
-    (record,) = caplog.records
+@pytest.mark.parametrize(
+    ("objects", "crowds"),
+    [((6,), (7, 8)), (range(6, 20), (20, 21))],
+    ids=["most", "an eighth"],
+)
+def test_many_annotations_are_crowds(folder, caplog, objects, crowds):
+    """Some tools mark every brush mask as a crowd. One crowd among few objects is no reason."""
+    objects = [annotation(i) for i in objects]
+    regions = [annotation(i, image_id=2, iscrowd=1) for i in crowds]
+    check(folder, content(*objects, regions[0]))
+    assert not [r for r in caplog.records if "crowd" in r.message]
+    caplog.clear()
+    check(folder, content(*objects, *regions))
+    (record,) = [r for r in caplog.records if "crowd" in r.message]
     assert record.levelno == logging.WARNING
-    assert "2 of 3 annotations are crowd regions" in record.message
-    assert "neither learned nor counted in evaluation: 7, 8." in record.message
+    assert f"2 of {len(objects) + 2} annotations are crowd regions" in record.message
+    named = ", ".join(map(str, crowds))
+    assert f"neither learned nor counted in evaluation: {named}." in record.message
 
 
 CONTRADICTIONS = {  # name -> changes of the second annotation, a part of the message

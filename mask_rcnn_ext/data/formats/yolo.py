@@ -128,8 +128,12 @@ def _find_splits(
     named = [(key, config[key]) for key in sorted(map(str, config)) if config.get(key)]
     listed = _choose_splits([pair for pair in named if _may_be_split(*pair, bases)], notes)
     for split, (key, value) in listed.items():
-        entries = value if isinstance(value, list) else [value]
-        files = [f for e in entries for f in _resolve(str(e), bases, f"{yaml_file}: `{key}`")]
+        entries = list(map(str, value if isinstance(value, list) else [value]))
+        if split == "test" and len(listed) > 1 and not any(_locate(e, bases)[0] for e in entries):
+            # Roboflow's yaml names a test set also if the export has none.
+            notes.add("split that is not there", key)
+            continue
+        files = [f for e in entries for f in _resolve(e, bases, f"{yaml_file}: `{key}`")]
         yield split, sorted(set(files))
     if listed:
         return
@@ -165,14 +169,22 @@ def _choose_splits(pairs: list[tuple[str, Any]], notes: IssueCounter) -> dict[st
     return {split: chosen[split] for split in SPLITS if split in chosen}
 
 
-def _resolve(entry: str, bases: list[Path], place: str) -> list[Path]:
-    """Return the images of an entry of the yaml: a folder, a list of files, or an image."""
+def _locate(entry: str, bases: list[Path]) -> tuple[Path | None, list[Path]]:
+    """Return the path that an entry of the yaml names, if there is one, and the paths tried."""
     entry = entry.replace("\\", "/")
     # Roboflow writes ../train/images for a folder next to the yaml.
     tried = [base / name for base in bases for name in (entry, entry.removeprefix("../"))]
-    path = next((p for p in tried if os.path.exists(p)), None)
+    return next((p for p in tried if os.path.exists(p)), None), tried
+
+
+def _resolve(entry: str, bases: list[Path], place: str) -> list[Path]:
+    """Return the images of an entry of the yaml: a folder, a list of files, or an image."""
+    path, tried = _locate(entry, bases)
     if path is None:
-        raise UserError(f"{place}: neither {tried[0]} nor {tried[-1]} is there")
+        raise UserError(
+            f"{place}: neither {tried[0]} nor {tried[-1]} is there. Correct the path, or remove "
+            "the line if there is no such split"
+        )
     if path.is_dir():
         return _list_images(path)
     if path.suffix.lower() in IMAGE_SUFFIXES:

@@ -55,14 +55,14 @@ def test_roboflow_names_folders_one_level_up(tmp_path):
         "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n\nnc: 2\n"
         "names: ['cat', 'dog']\n\nroboflow:\n  workspace: w\n  version: 1\n"
     )
-    with pytest.raises(UserError, match="`test`: neither"):
-        read(tmp_path, "yolo")
-    text = (tmp_path / "data.yaml").read_text().replace("test: ../test/images\n", "")
-    (tmp_path / "data.yaml").write_text(text)
-    dataset, _ = read(tmp_path / "data.yaml", "yolo")
+    dataset, notes = read(tmp_path / "data.yaml", "yolo")
+    assert notes == {"split that is not there": 1}
     assert list(dataset.splits) == ["train", "val"]
     images = [c["images"][0]["file_name"] for c in dataset.splits.values()]
     assert images == ["train/images/x_jpg.rf.0a1b.jpg", "valid/images/x_jpg.rf.0a1b.jpg"]
+    (tmp_path / "valid").rename(tmp_path / "other")
+    with pytest.raises(UserError, match="`val`: neither .* remove the line if there is no such"):
+        read(tmp_path, "yolo")
 
 
 def test_a_path_of_another_machine_and_a_list_of_files(tmp_path):
