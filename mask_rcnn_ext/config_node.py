@@ -210,6 +210,9 @@ _TEXT_LISTS = {f"DATASETS.{key}" for key in _TEXTS} | {
     f"MASK_RCNN_EXT.{key}" for key in ("CLASS_NAMES", "EVALUATORS", "FREEZE")
 }
 
+# Nothing means here that WEIGHT_DECAY holds for norm layers too. Other keys have None as default.
+_MAY_BE_NOTHING = {"SOLVER.WEIGHT_DECAY_NORM"}
+
 
 @contextlib.contextmanager
 def _keep_values(cfg: CfgNode) -> Iterator[None]:
@@ -220,6 +223,8 @@ def _keep_values(cfg: CfgNode) -> Iterator[None]:
     before = dict(flat_config(cfg))
     yield
     for key, value in list(flat_config(cfg)):
+        if key in _MAY_BE_NOTHING:
+            continue
         if value is None and isinstance(before.get(key), str):
             *parents, name = key.split(".")
             functools.reduce(operator.getitem, parents, cfg)[name] = ""

@@ -325,10 +325,14 @@ def test_a_wrong_file_is_one_error(tmp_path, content, said):
 
 
 @pytest.mark.parametrize("key", ["SOLVER.MAX_ITER", "MODEL.MASK_ON", "MASK_RCNN_EXT.CLASS_NAMES"])
-def test_none_on_the_command_line_is_no_number_and_no_list(key):
+def test_none_on_the_command_line_is_no_number_and_no_list(key, tmp_path):
     with pytest.raises(UserError, match=f"^command line: {key}: expected a value .* got nothing"):
         load_config(None, [key, "None"])
-    assert load_config(None, ["SOLVER.WEIGHT_DECAY_BIAS", "None"]).SOLVER.WEIGHT_DECAY_BIAS is None
+    for key in ("WEIGHT_DECAY_BIAS", "WEIGHT_DECAY_NORM"):
+        cfg = load_config(None, [f"SOLVER.{key}", "None"])
+        assert cfg.SOLVER[key] is None
+        (tmp_path / "config.yaml").write_text(cfg.dump())
+        assert load_config(tmp_path / "config.yaml").SOLVER[key] is None
 
 
 def test_no_text_is_empty_text(tmp_path):
