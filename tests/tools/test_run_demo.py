@@ -82,6 +82,15 @@ def demo(tmp_path_factory, forget_data_sets_of_file):
         yield made
 
 
+@pytest.fixture
+def demo_to_change(demo, tmp_path):
+    """The same; its folder is put back after the test."""
+    shutil.copytree(demo.folder, tmp_path / "kept")
+    yield demo
+    shutil.rmtree(demo.folder)
+    shutil.move(tmp_path / "kept", demo.folder)
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "states"),
     [
@@ -115,7 +124,8 @@ def test_the_training_depends_on_model_and_data_and_on_no_page():
     assert rooms >= {"engine", "config.py", "layers", "evaluation"}
 
 
-def test_done_then_interrupted_then_another_config(demo, capsys):
+def test_done_then_interrupted_then_another_config(demo_to_change, capsys):
+    demo = demo_to_change
     assert demo.run() == []
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
