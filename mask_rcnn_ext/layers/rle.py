@@ -22,6 +22,7 @@ __all__ = [
     "check_polygon",
     "check_size",
     "compress",
+    "count_pixels",
     "encode_edges",
     "encode_mask",
     "fill_edges",
@@ -171,6 +172,14 @@ def compress(segmentation: list[Any] | dict[str, Any], height: int, width: int) 
         rle = mask_util.frPyObjects({"size": size, "counts": counts}, height, width)
         return rle
     return {"size": size, "counts": _to_bytes(counts)}
+
+
+def count_pixels(rles: Sequence[dict[str, Any]]) -> npt.NDArray[np.int64]:
+    """Return the areas (N,) of compressed RLEs, in pixels.
+
+    One by one: `pycocotools.mask.area` 2.0.11 fails with NumPy 2 for a list of more than 255.
+    """
+    return np.array([mask_util.area(rle) for rle in rles], dtype=np.int64)
 
 
 def encode_mask(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pycocotools import mask as mask_util
 
 from ..errors import UserError, name_some, nearest, require_choice
 from ..layers.packed_masks import PackedMasks
+from ..layers.rle import count_pixels
 
 __all__ = [
     "MEASURES",
@@ -54,7 +55,7 @@ class MaskOverlap:
         masks = instances.pred_masks
         rles = (masks if isinstance(masks, PackedMasks) else PackedMasks.pack(masks)).encode()
         classes = instances.pred_classes.tolist()
-        areas = mask_util.area(rles).tolist() if rles else []
+        areas = count_pixels(rles).tolist()
         kept: list[int] = []
         for index in torch.argsort(instances.scores, descending=True, stable=True).tolist():
             rivals = [k for k in kept if not self.each_class or classes[k] == classes[index]]

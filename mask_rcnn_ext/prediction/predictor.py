@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_context
 from detectron2.structures import Instances
-from PIL.Image import Image
+from PIL import Image
 
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.description import read_config
@@ -22,7 +22,7 @@ from ..data.bands import order_bands, read_bands, require_bands
 from ..data.images import ImageLike, read_bgr
 from ..data.pixel_limit import get_pixel_limit, set_pixel_limit
 from ..data.pixel_statistics import require_channels, require_colours
-from ..errors import UserError, count_noun, require_choice, require_range
+from ..errors import UserError, count_noun, require_range
 from ..layers.packed_masks import PackedMasks
 from ..layers.resizing import ResizeShortestEdge
 from ..model_files import is_checkpoint, is_exported
@@ -140,7 +140,6 @@ class Predictor:
             require_range("score_threshold", score_threshold, 0, 1)
             cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = float(score_threshold)
             cfg.MODEL.RETINANET.SCORE_THRESH_TEST = float(score_threshold)
-        require_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("BGR", "RGB"))
         require_channels(cfg)
         require_colours(cfg)
         set_pixel_limit(cfg.MASK_RCNN_EXT.DATA.MAX_IMAGE_PIXELS)
@@ -237,7 +236,7 @@ class Predictor:
         if self.cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS:
             array = order_bands(bgr, image_format)
         else:
-            array = bgr[:, :, ::-1] if image_format == "RGB" else bgr
+            array = _order_channels(bgr, image_format)
         height, width = array.shape[:2]
         transform = self._resize.get_transform(array)
         resized = transform.apply_image(array)
@@ -313,9 +312,19 @@ def _image_error(value: Any) -> UserError:
     got = type(value).__name__
     if isinstance(value, np.ndarray):
         got = f"an array {value.shape} {value.dtype}"
-    elif isinstance(value, Image):
+    elif isinstance(value, Image.Image):
         got = 'a Pillow image. Give numpy.array(image.convert("RGB"))[:, :, ::-1]'
     return UserError(f"image: expected a (H, W, 3) uint8 array in BGR order, or a path; got {got}")
+
+
+def _order_channels(bgr: npt.NDArray[np.uint8], image_format: str) -> npt.NDArray[np.uint8]:
+    """Return the channels in the order of `INPUT.FORMAT`; "L" is Pillow's grey, (H, W, 1)."""
+    if image_format == "BGR":
+        return bgr
+    rgb = bgr[:, :, ::-1]
+    if image_format == "RGB":
+        return rgb
+    return np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).convert("L"))[:, :, None]
 
 
 def _as_bgr(image: Any) -> npt.NDArray[Any]:

@@ -73,6 +73,13 @@ def test_a_mask_that_went_covers_nothing():
     assert kept(found, mask_overlap=MaskOverlap(0.4)) == [0, 2]
 
 
+def test_hundreds_of_masks_are_compared():
+    """More than 255, which `pycocotools.mask.area` 2.0.11 cannot count in one call."""
+    windows = [(i // 20, i // 20 + 1, i % 20, i % 20 + 1) for i in range(150) for _ in range(2)]
+    found = instances_of(np.linspace(0.9, 0.5, 300).tolist(), [0] * 300, windows)
+    assert kept(found, mask_overlap=MaskOverlap(1.0)) == list(range(0, 300, 2))
+
+
 def test_whole_masks_are_compared_too():
     found = instances_of(*OVERLAPPING)
     found.pred_masks = found.pred_masks.unpack()

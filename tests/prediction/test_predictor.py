@@ -6,11 +6,13 @@ import torch
 from detectron2.config import get_cfg as detectron2_get_cfg
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_model
 from PIL import Image
 from tiny_model import picture, tiny_cfg
 
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.data.images import read_bgr
+from mask_rcnn_ext.data.mapper import ImageMapper
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.prediction.predictor import resolve_config
 
@@ -119,6 +121,23 @@ def test_gray_and_other_modes_become_three_channels(predictor, tmp_path, mode):
     Image.fromarray(picture(64, 80)).convert(mode).save(tmp_path / "x.png")
     assert read_bgr(tmp_path / "x.png").shape == (64, 80, 3)
     assert predictor(str(tmp_path / "x.png")).image_size == (64, 80)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "P", "1", "CMYK", "RGBA"])
+@pytest.mark.parametrize(("image_format", "channels"), [("BGR", 3), ("RGB", 3), ("L", 1), ("L", 3)])
+def test_the_model_sees_an_image_as_in_an_evaluation(tmp_path, image_format, channels, mode):
+    cfg = tiny_cfg(3)
+    cfg.INPUT.FORMAT = image_format
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [100.0] * channels, [50.0] * channels
+    weights = str(tmp_path / "model.pth")
+    torch.save({"model": build_model(cfg).state_dict()}, weights)
+    path = str(tmp_path / "x.tif")
+    Image.fromarray(picture(64, 80)).convert(mode).save(path)
+    predictor = Predictor(cfg, weights)
+    seen = ImageMapper(cfg, False)({"file_name": path, "height": 64, "width": 80})["image"]
+    for image in (path, read_bgr(path)):
+        assert torch.equal(predictor.prepare(image)["image"], seen.float())
+    assert predictor(path).image_size == (64, 80)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pycocotools import mask as mask_util
 
 from ...arrays import Bools, Floats, Ints
 from ...errors import UserError
+from ...layers.rle import count_pixels
 from ..detections import convert_to_rle, read_score, require_images
 from ..matching import (
     IOU_THRESHOLDS,
@@ -220,7 +221,7 @@ def _read_masks(entries: Sequence[Mapping[str, Any]], image: Mapping[str, Any]) 
         masks.append(convert_to_rle(entry["segmentation"], image["height"], image["width"]))
     if not masks:
         return masks, np.zeros((0, 4)), np.zeros(0)
-    areas = np.asarray(mask_util.area(masks), dtype=np.float64)
+    areas = count_pixels(masks).astype(np.float64)
     tight = np.asarray(mask_util.toBbox(masks), dtype=np.float64)
     # The box of an annotation may be larger than the visible part of the object. For detections the
     # tight box of the mask is used, as in the FCIS comparison.

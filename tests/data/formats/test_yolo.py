@@ -61,7 +61,7 @@ def test_roboflow_names_folders_one_level_up(tmp_path):
     images = [c["images"][0]["file_name"] for c in dataset.splits.values()]
     assert images == ["train/images/x_jpg.rf.0a1b.jpg", "valid/images/x_jpg.rf.0a1b.jpg"]
     (tmp_path / "valid").rename(tmp_path / "other")
-    with pytest.raises(UserError, match="`val`: neither .* remove the line if there is no such"):
+    with pytest.raises(UserError, match=r"`val`: neither .* remove the line if there is no such"):
         read(tmp_path, "yolo")
 
 

@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 from analysis_cases import box_data
 from reference.overlap import scenes
 
+from mask_rcnn_ext.layers.rle import encode_mask
 from mask_rcnn_ext.overlap.analysis.image_pairs import group_by_image
 from mask_rcnn_ext.overlap.analysis.run_analysis import analyze
 from mask_rcnn_ext.report.json_records import to_json
@@ -52,6 +54,20 @@ def test_what_an_analysis_has():
             "quality": pytest.approx(2 / 3),
         }
     ]  # fmt: skip
+
+
+def test_an_image_with_hundreds_of_masks():
+    """More than 255, which `pycocotools.mask.area` 2.0.11 cannot count in one call."""
+    square = {"size": [20, 20], "counts": encode_mask(np.ones((20, 20), dtype=bool))["counts"]}
+    image = {"id": 1, "file_name": "1.png", "height": 20, "width": 20}
+    found = [{"category_id": 1, "segmentation": square, "score": 0.5} for _ in range(300)]
+    objects = [{"id": i + 1, "image_id": 1, "iscrowd": 0, **o} for i, o in enumerate(found)]
+    content = {
+        "images": [image], "annotations": objects, "categories": [{"id": 1, "name": "a"}]
+    }  # fmt: skip
+    results = to_json(analyze(content, {1: found}, "segm", draws=2, max_detections=1000))
+    assert (results["objects"], results["detections"]) == (300, 300)
+    assert results["ap"]["AP"]["value"] == 100
 
 
 def test_a_threshold_that_is_given_counts():
