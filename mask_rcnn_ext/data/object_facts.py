@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_util
 
+from ..arrays import Floats
 from ..errors import count_noun, name_some, say_have
 from ..layers.rle import compress
 from .coco_json import CocoJson
@@ -19,6 +20,7 @@ _TINY = 8.0  # pixels; two cells of the finest level of an FPN
 _HUGE = 0.9  # of the image
 _TWINS = 0.85  # IoU of two objects that may be the same object
 _FEW = 10  # objects of a class
+_ROWS = 1000  # boxes that are compared with all others at a time
 
 Annotation = dict[str, Any]
 
@@ -70,11 +72,10 @@ def collect_object_facts(file: CocoJson) -> ObjectFacts:
             continue
         boxes = np.array([a["bbox"] for a in group], dtype=np.float64)
         areas = boxes[:, 2] * boxes[:, 3]
-        ious = np.nan_to_num(np.asarray(mask_util.iou(boxes, boxes, [0] * len(group))))
-        np.fill_diagonal(ious, 0)
-        overlaps += ious.max(axis=1).tolist()
+        largest, alike = _compare_boxes(boxes)
+        overlaps += largest
         sizes += np.sqrt(areas).tolist()
-        twins += _find_twins(group, ious, (image["height"], image["width"]), copies)
+        twins += _find_twins(group, alike, (image["height"], image["width"]), copies)
         for annotation, area in zip(group, areas, strict=True):
             name = names.get(annotation["category_id"], "?")
             per_class[name] = per_class.get(name, 0) + 1
@@ -96,16 +97,37 @@ def collect_object_facts(file: CocoJson) -> ObjectFacts:
     )
 
 
+def _compare_boxes(boxes: Floats) -> tuple[list[float], list[tuple[int, int, float]]]:
+    """Compare the boxes (N, 4), XYWH, of an image with each other.
+
+    Returns:
+        The largest IoU of each box, and the pairs i < j that are nearly the same, with their IoUs.
+    """
+    largest: list[float] = []
+    alike = []
+    for start in range(0, len(boxes), _ROWS):  # N x N numbers could fill the memory
+        rows = boxes[start : start + _ROWS]
+        ious = np.nan_to_num(np.asarray(mask_util.iou(rows, boxes, [0] * len(boxes))))
+        places = np.arange(len(rows))
+        ious[places, start + places] = 0
+        largest += ious.max(axis=1).tolist()
+        pairs = np.argwhere(ious >= _TWINS).tolist()
+        alike += [(start + i, j, float(ious[i, j])) for i, j in pairs if start + i < j]
+    return largest, alike
+
+
 def _find_twins(
-    group: list[Annotation], ious: Any, size: tuple[int, int], copies: set[int]
+    group: list[Annotation],
+    alike: list[tuple[int, int, float]],
+    size: tuple[int, int],
+    copies: set[int],
 ) -> list[tuple[float, Annotation, Annotation]]:
     """Return the pairs of an image's objects that cover nearly the same pixels."""
     twins = []
-    for i, j in np.argwhere(np.triu(ious, 1) >= _TWINS).tolist():
+    for i, j, iou in alike:
         first, second = group[i], group[j]
         if first["id"] in copies or second["id"] in copies:
             continue
-        iou = float(ious[i, j])
         if all(a.get("segmentation") for a in (first, second)):
             one, other = (compress(a["segmentation"], *size) for a in (first, second))
             iou = float(mask_util.iou([one], [other], [0])[0, 0])

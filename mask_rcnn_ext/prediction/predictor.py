@@ -233,10 +233,8 @@ class Predictor:
         """
         bgr = self.read(image)
         image_format = self.cfg.INPUT.FORMAT
-        if self.cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS:
-            array = order_bands(bgr, image_format)
-        else:
-            array = _order_channels(bgr, image_format)
+        order = order_bands if self.cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS else _order_channels
+        array: npt.NDArray[Any] = order(bgr, image_format)
         height, width = array.shape[:2]
         transform = self._resize.get_transform(array)
         resized = transform.apply_image(array)
