@@ -6,12 +6,18 @@ import gc
 import io
 import logging
 import multiprocessing
+import os
 import shutil
 import signal
 
 import pytest
 import yaml
 from support import CREATED_HERE, name_files, write_coco
+
+
+def pytest_configure() -> None:
+    """Let help texts have the same lines in every terminal."""
+    os.environ["COLUMNS"] = "80"
 
 
 def pytest_collection_finish() -> None:

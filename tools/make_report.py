@@ -5,6 +5,7 @@ python tools/make_report.py output/demo
 
 import argparse
 import logging
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -121,7 +122,7 @@ def describe_threshold(path: Path) -> str:
     shares = ", ".join(f"{name} {best[name]:.2f}" for name in ("f1", "precision", "recall"))
     return (
         f"Best score threshold: {best['threshold']:.3g} ({shares}). To predict with it: "
-        f"--score-threshold {path}"
+        f"--score-threshold {shlex.quote(str(path))}"
     )
 
 

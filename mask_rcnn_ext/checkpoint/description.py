@@ -16,6 +16,7 @@ A file from an unknown author is safe too: reading it runs no code and opens no 
 import importlib.metadata
 import os
 import platform
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -149,7 +150,7 @@ def parse_config(
         raise UserError(
             f"{path} contains no config: an earlier version or another program has saved it. Give "
             "the config as well, such as the config.yaml of the run: --config-file FILE --weights "
-            f"{path}"
+            f"{shlex.quote(path)}"
         )
     cfg = get_cfg()
     if add_keys:
@@ -163,6 +164,6 @@ def parse_config(
         raise UserError(
             f"the config in {path}: MASK_RCNN_EXT.TIMM.NAME {timm.NAME!r} names a model outside "
             "timm, which is not fetched for a file. If you trust it, give the config as well: "
-            f"--config-file FILE --weights {path}"
+            f"--config-file FILE --weights {shlex.quote(path)}"
         )
     return cfg

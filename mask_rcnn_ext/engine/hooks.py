@@ -4,6 +4,7 @@ A checkpoint stores the state of a hook under the name of its class: the names m
 """
 
 import os
+import shlex
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -239,7 +240,7 @@ class Evaluation(hooks.EvalHook):
             path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
             raise UserError(
                 f"{error}. The training is done; to evaluate its last weights after the repair: "
-                f"--config-file {path} --eval-only --resume"
+                f"--config-file {shlex.quote(path)} --eval-only --resume"
             ) from error
         trainer._last_eval_results = results
         if self.best:

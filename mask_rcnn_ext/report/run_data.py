@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,11 @@ def _require_same_data(folder: Path, config: CfgNode, info: dict[str, Any]) -> N
     recorded = info.get("data_sha256") or {}
     for name, path in find_annotation_files(config).items():
         if name in recorded and file_sha256(path) != recorded[name]:
+            config_file = shlex.quote(str(folder / "config.yaml"))
             raise UserError(
                 f"{folder} was evaluated on another version of {path}, so its results and "
                 "predictions do not belong to that file. Put the file back as it was. Or evaluate "
-                f"again (mask-rcnn-ext evaluate --resume --config-file {folder}/config.yaml) and "
+                f"again (mask-rcnn-ext evaluate --resume --config-file {config_file}) and "
                 "make the report of the folder that this names"
             )
 

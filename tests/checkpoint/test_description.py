@@ -1,6 +1,7 @@
 """What a checkpoint says of its model, and that a hostile one can do nothing with it."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -103,10 +104,12 @@ def test_a_config_of_somebody_else_is_data_only(tmp_path, text, message):
     (tmp_path / "other.yaml").write_text("SEED: 3\n")
     text = text.format(folder=tmp_path) if isinstance(text, str) else text
     before = sorted(tmp_path.iterdir())
-    path = write(tmp_path / "model.pth", text)
-    with pytest.raises(UserError, match=r"model\.pth") as raised:
+    path = write(tmp_path / "my model.pth", text)
+    with pytest.raises(UserError, match=r"my model\.pth") as raised:
         read_config(path)
     assert message in str(raised.value)
+    if "--weights" in str(raised.value):  # the rest is part of a command
+        assert shlex.split(str(raised.value))[-1] == str(path)
     assert sorted(tmp_path.iterdir()) == [*sorted([*before, path])]
 
 

@@ -294,7 +294,7 @@ def test_the_pixels_are_those_that_detectron2_reads(tmp_path, name):
 def test_an_eps_file_starts_no_program(tmp_path, monkeypatch, read):
     started = tmp_path / "started"
     script = tmp_path / "gs"
-    script.write_text(f"#!/bin/sh\ntouch {started}\nexit 1\n")
+    script.write_text(f"#!/bin/sh\ntouch '{started}'\nexit 1\n")
     script.chmod(0o755)
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", str(script))
     path = tmp_path / "photo.png"  # the content counts, not the name

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -379,5 +380,6 @@ def test_the_log_says_how_much_there_is_and_how_to_see_what_is_wrong(tmp_path, c
     own = register(write(tmp_path / "a b.json", [CAT, DOG], [annotation(1)]))
     assert own.warnings == (f"{tmp_path / 'a b.json'}: 1 of 2 classes has no instance: dog",)
     assert ("mask_rcnn_ext.data.own_data", logging.WARNING, *own.warnings) in caplog.record_tuples
-    options = f"--train-json '{tmp_path / 'a b.json'}' --train-images {tmp_path} --output"
-    assert f"mask-rcnn-ext check {options} data_check" in caplog.messages[-1]
+    train = {"--train-json": tmp_path / "a b.json", "--train-images": tmp_path}
+    given = " ".join(f"{option} {shlex.quote(str(path))}" for option, path in train.items())
+    assert f"mask-rcnn-ext check {given} --output data_check" in caplog.messages[-1]

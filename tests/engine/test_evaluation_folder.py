@@ -1,6 +1,7 @@
 """An evaluation changes nothing in the run whose weights it takes, and says what it is made of."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -95,15 +96,15 @@ def test_the_report_refuses_annotations_that_have_changed(folder, capsys, tmp_pa
     run = read_run(folder)
     path = tmp_path / "val.json"
     shutil.copy(run.config.MASK_RCNN_EXT.DATA.VAL_JSON, path)
-    text = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(
-        text.replace(run.config.MASK_RCNN_EXT.DATA.VAL_JSON, str(path))
-    )
+    run.config.MASK_RCNN_EXT.DATA.VAL_JSON = str(path)
+    (folder / "config.yaml").write_text(run.config.dump())
     assert report.main([str(folder)]) == 0
     with change_json(path) as coco:
         coco["annotations"].pop()
     assert report.main([str(folder)]) == 2
-    assert f"was evaluated on another version of {path}" in read_error(capsys)
+    said = read_error(capsys)
+    assert f"was evaluated on another version of {path}" in said
+    assert f"--config-file {shlex.quote(str(folder / 'config.yaml'))})" in said
 
 
 def test_the_formats_of_an_exported_model_have_folders_of_their_own(folder):

@@ -55,7 +55,7 @@ def cluster(tmp_path, monkeypatch):
     programs = tmp_path / "bin"
     programs.mkdir()
     batch = tmp_path / "batch.sh"
-    lines = {"sbatch": f'cp "$1" {batch}; echo Submitted batch job 77', "srun": "exit 1"}
+    lines = {"sbatch": f'cp "$1" "{batch}"; echo Submitted batch job 77', "srun": "exit 1"}
     for name, line in lines.items():
         (programs / name).write_text(f"#!/bin/sh\n{line}\n")
         (programs / name).chmod(0o755)

@@ -1,6 +1,7 @@
 """The analysis in the report of a run: what it says, names that look like code, other models."""
 
 import json
+import shlex
 from pathlib import Path
 
 import make_report as tool
@@ -54,7 +55,8 @@ def test_the_page_says_what_the_analysis_found(run_folder, capsys):
     text, content = make(run_folder)
     printed = capsys.readouterr().out
     assert "Best score threshold: 0.1 (f1 0.94, precision 0.94, recall 0.94). To" in printed
-    assert f"--score-threshold {run_folder / 'analysis.json'}\n" in printed
+    path = shlex.quote(str(run_folder / "analysis.json"))
+    assert f"--score-threshold {path}\n" in printed
     assert content["dataset"] == "own_val"
     assert content["iou"] == "mask"
     assert content["thresholds"] == {"disk": 0.15, "square": 0.1}

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 
 import make_report as tool
@@ -31,7 +32,7 @@ def run_folder(tmp_path):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The folder of a run with its report, and what the command has printed."""
-    folder, printed = write_run(tmp_path_factory.mktemp("made")), io.StringIO()
+    folder, printed = write_run(tmp_path_factory.mktemp("a folder")), io.StringIO()
     with contextlib.redirect_stdout(printed):
         assert tool.main([str(folder), *OPTIONS]) == 0
     return folder, printed.getvalue()
@@ -41,6 +42,7 @@ def test_a_complete_run_from_the_command_line(made):
     run_folder, printed = made
     *paths, threshold = printed.splitlines()
     assert threshold.startswith("Best score threshold: ")
+    assert shlex.split(threshold)[-2:] == ["--score-threshold", f"{run_folder / 'analysis.json'}"]
     assert paths == [
         str(run_folder / "report.html"),
         str(run_folder / "analysis.json"),
@@ -62,7 +64,7 @@ def test_a_complete_run_from_the_command_line(made):
         "4 of the 9 images of own_val",
         "score >= 0.5",
         "SOLVER.BASE_LR 0.0125 0.001",
-        f"mask-rcnn-ext train --config-file {run_folder / 'config.yaml'}",
+        f"mask-rcnn-ext train --config-file {shlex.quote(str(run_folder / 'config.yaml'))}",
         "SEED 5",
         NAMES[0],
         f"Ground truth 1 \u00d7 {NAMES[0]}, 1 \u00d7 square",

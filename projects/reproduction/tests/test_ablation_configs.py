@@ -108,12 +108,14 @@ def test_mistakes_are_told(tmp_path):
 
 
 def test_the_command_of_a_run(tmp_path, monkeypatch):
-    (tmp_path / "train_net.py").write_text("import sys; print(*sys.argv[1:]); sys.exit(3)")
+    (tmp_path / "train_net.py").write_text(
+        "import sys; print(*sys.argv[1:], sep='\\n'); sys.exit(3)"
+    )
     monkeypatch.setattr(training_runs, "REPO", tmp_path)
     run = AblationRun.under(tmp_path / "out", C4, 2)
     run.start(False)
     assert run.train(True) == 3
-    assert (run.folder / "console.txt").read_text().split() == [
+    assert (run.folder / "console.txt").read_text().splitlines() == [
         *("--config-file", run.config_file, "--resume"),
         *("OUTPUT_DIR", str(run.folder), "SEED", "2"),
     ]
