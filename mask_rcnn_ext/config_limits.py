@@ -6,7 +6,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from .config_node import flat_config
+from .config_node import MAY_BE_NOTHING, flat_config
 from .errors import UserError
 
 __all__ = ["require_limits"]
@@ -26,6 +26,7 @@ _LIMITS: dict[tuple[float, float], tuple[str, ...]] = {
     (0, 1): ("POSITIVE_FRACTION", "NMS_THRESH", "NMS_THRESH_TEST", "SCORE_THRESH_TEST"),
     (0, math.inf): (
         *("SOLVER.MAX_ITER", "SOLVER.BASE_LR", "SOLVER.WEIGHT_DECAY", "SOLVER.WARMUP_ITERS"),
+        *("SOLVER.WEIGHT_DECAY_NORM", "SOLVER.WEIGHT_DECAY_BIAS"),
         *("SOLVER.GAMMA", "SOLVER.MOMENTUM", "SOLVER.WARMUP_FACTOR"),
         *("NUM_WORKERS", "DATA.MAX_IMAGE_PIXELS"),
         # 0: the image is not resized
@@ -73,6 +74,8 @@ def require_limits(cfg: CfgNode) -> None:
             f"{solver.WARMUP_ITERS} and {solver.MAX_ITER}"
         )
     for key, value in flat_config(cfg):
+        if value is None and key in MAY_BE_NOTHING:
+            continue
         numbers = list(_flatten(value))
         for (low, high), ends in _LIMITS.items():
             if not f".{key}".endswith(tuple(f".{end}" for end in ends)):

@@ -29,7 +29,13 @@ from .config_text import (
 from .errors import UserError, nearest, shorten
 from .old_names import move_old_nodes, rename_old_key, rename_old_parts
 
-__all__ = ["ExtCfgNode", "flat_config", "publish_class_names", "require_config_node"]
+__all__ = [
+    "MAY_BE_NOTHING",
+    "ExtCfgNode",
+    "flat_config",
+    "publish_class_names",
+    "require_config_node",
+]
 
 
 _NO_LAZY_CONFIG = "Python configs (LazyConfig) are not supported"
@@ -210,8 +216,8 @@ _TEXT_LISTS = {f"DATASETS.{key}" for key in _TEXTS} | {
     f"MASK_RCNN_EXT.{key}" for key in ("CLASS_NAMES", "EVALUATORS", "FREEZE")
 }
 
-# Nothing means here that WEIGHT_DECAY holds for norm layers too. Other keys have None as default.
-_MAY_BE_NOTHING = {"SOLVER.WEIGHT_DECAY_NORM"}
+# Keys that may be None though they hold numbers. The parameters then have SOLVER.WEIGHT_DECAY.
+MAY_BE_NOTHING = {"SOLVER.WEIGHT_DECAY_NORM", "SOLVER.WEIGHT_DECAY_BIAS"}
 
 
 @contextlib.contextmanager
@@ -223,7 +229,7 @@ def _keep_values(cfg: CfgNode) -> Iterator[None]:
     before = dict(flat_config(cfg))
     yield
     for key, value in list(flat_config(cfg)):
-        if key in _MAY_BE_NOTHING:
+        if key in MAY_BE_NOTHING:
             continue
         if value is None and isinstance(before.get(key), str):
             *parents, name = key.split(".")

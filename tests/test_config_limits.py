@@ -66,10 +66,15 @@ def test_a_number_outside_is_named(key, value, message):
     assert str(caught.value) == f"{key}: {message}"
 
 
-def test_no_decay_of_norms_means_that_of_the_others():
+@pytest.mark.parametrize("key", ["WEIGHT_DECAY_NORM", "WEIGHT_DECAY_BIAS"])
+def test_no_decay_means_that_of_the_others(key):
     cfg = get_cfg()
-    cfg.SOLVER.WEIGHT_DECAY_NORM = None
+    cfg.SOLVER[key] = None
     assert require_limits(cfg) is None
+    for wrong in ("abc", -1.0, True):  # the type of None says nothing
+        cfg.SOLVER[key] = wrong
+        with pytest.raises(UserError, match=rf"SOLVER\.{key}: expected 0 or more, got {wrong!r}"):
+            require_limits(cfg)
 
 
 def test_a_scaled_schedule_needs_iterations_after_the_warmup():

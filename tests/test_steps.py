@@ -140,8 +140,8 @@ def test_a_command_whose_time_is_over_ends_even_in_the_background_of_a_shell(tmp
     code += "open(sys.argv[1], 'w').close(); time.sleep(300)"
     began = time.monotonic()
     with pytest.raises(subprocess.TimeoutExpired):
-        run_command([sys.executable, "-c", code, str(tmp_path / "started")], seconds=3)
-    assert time.monotonic() - began < 40
+        run_command([sys.executable, "-c", code, str(tmp_path / "started")], seconds=8)
+    assert time.monotonic() - began < 60
     assert (tmp_path / "started").exists()
 
 

@@ -55,7 +55,8 @@ def join(names: Any) -> str:
 
 def describe_images(cfg: CfgNode) -> Iterator[str]:
     """Yield lines on the preparation of images for the model."""
-    channels = cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS or len(cfg.MODEL.PIXEL_MEAN)
+    colours = 1 if cfg.INPUT.FORMAT == "L" else len(cfg.MODEL.PIXEL_MEAN)
+    channels = cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS or colours
     yield f"images: {count_noun(channels, 'channel')}, {cfg.INPUT.FORMAT} (INPUT.FORMAT)"
     if cfg.INPUT.MIN_SIZE_TEST:
         yield (

@@ -92,10 +92,11 @@ def clean_annotations(
 def explain_crowds(annotations: Sequence[dict[str, Any]]) -> str:
     """Return a sentence if more than a tenth of the annotations are crowd regions, else "".
 
-    One of several annotations is no reason. COCO marks about a hundredth.
+    A single crowd region is no reason, unless it is the only annotation. In COCO, about a hundredth
+    of the annotations are crowd regions.
     """
     crowds = [str(annotation["id"]) for annotation in annotations if annotation["iscrowd"]]
-    if len(crowds) <= max(len(annotations) // 10, int(len(annotations) > 1)):
+    if 10 * len(crowds) <= len(annotations) or len(crowds) == 1 < len(annotations):
         return ""
     return (
         f"{len(crowds)} of {len(annotations)} annotations are crowd regions (`iscrowd` 1, or "

@@ -97,7 +97,10 @@ def add_augmentations(cfg: CfgNode, stock: list[T.Augmentation]) -> list[T.Augme
         stock: the augmentations of detectron2's keys: a crop, a resize and a flip.
     """
     keys = cfg.MASK_RCNN_EXT.AUGMENTATION
-    turn = [Rotation(keys.ROTATION, cfg.MODEL.PIXEL_MEAN)] if keys.ROTATION else []
+    fill = list(cfg.MODEL.PIXEL_MEAN)
+    if cfg.INPUT.FORMAT == "L" and not cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS:
+        fill = [sum(fill) / len(fill)]  # the image has one channel, also with three means
+    turn = [Rotation(keys.ROTATION, fill)] if keys.ROTATION else []
     found: list[T.Augmentation] = []
     for each in stock:
         if isinstance(each, T.ResizeShortestEdge) and keys.SCALE_JITTER:

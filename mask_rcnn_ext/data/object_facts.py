@@ -11,6 +11,7 @@ from pycocotools import mask as mask_util
 from ..arrays import Floats
 from ..errors import count_noun, name_some, say_have
 from ..layers.rle import compress
+from .annotations import explain_crowds
 from .coco_json import CocoJson
 from .findings import Example, Finding
 
@@ -111,8 +112,8 @@ def _compare_boxes(boxes: Floats) -> tuple[list[float], list[tuple[int, int, flo
         places = np.arange(len(rows))
         ious[places, start + places] = 0
         largest += ious.max(axis=1).tolist()
-        pairs = np.argwhere(ious >= _TWINS).tolist()
-        alike += [(start + i, j, float(ious[i, j])) for i, j in pairs if start + i < j]
+        pairs = np.argwhere(np.triu(ious, start + 1) >= _TWINS).tolist()
+        alike += [(start + i, j, float(ious[i, j])) for i, j in pairs]
     return largest, alike
 
 
@@ -176,7 +177,7 @@ def find_odd_objects(split: str, file: CocoJson, facts: ObjectFacts) -> list[Fin
             "a box around a group"
         )
         found.append(Finding("note", text, [show(a) for a in facts.huge]))
-    if facts.crowds and 2 * len(facts.crowds) <= len(file.kept):  # training warns about more
+    if facts.crowds and not explain_crowds(file.kept):  # else training warns
         text = (
             f"{file.path}: {count_noun(len(facts.crowds), 'crowd region')}, neither "
             f"learned nor counted: {_name(facts.crowds)}"

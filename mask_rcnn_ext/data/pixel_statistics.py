@@ -143,16 +143,23 @@ def require_colours(cfg: CfgNode) -> None:
     image (`INPUT.FORMAT` "L") becomes as many channels as `MODEL.PIXEL_MEAN` has values.
 
     Raises:
-        UserError: `MODEL.PIXEL_MEAN` has another number of values, or the readers do not give
-            `INPUT.FORMAT`.
+        UserError: `MODEL.PIXEL_MEAN` has another number of values than the image, or than
+            `MODEL.PIXEL_STD`; or the readers do not give `INPUT.FORMAT`.
     """
-    if cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS:
+    channels = cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
+    if channels in (0, 3):  # the order of other channels is that of the file
+        require_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("BGR", "RGB", "L"))
+    if channels:
         return
-    require_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("BGR", "RGB", "L"))
     found = len(cfg.MODEL.PIXEL_MEAN)
     if cfg.INPUT.FORMAT != "L" and found != 3:
         raise UserError(
             "MODEL.PIXEL_MEAN: expected one value for each channel, 3 with INPUT.FORMAT "
             f"{cfg.INPUT.FORMAT}, got {found}. For images with other channels, set "
             f"MASK_RCNN_EXT.DATA.IMAGE_CHANNELS {found} MASK_RCNN_EXT.DATA.PIXEL_STATISTICS fixed"
+        )
+    if len(cfg.MODEL.PIXEL_STD) != found:
+        raise UserError(
+            f"MODEL.PIXEL_STD has {len(cfg.MODEL.PIXEL_STD)} values, expected as many as "
+            f"MODEL.PIXEL_MEAN, {found}"
         )

@@ -316,7 +316,10 @@ def _image_error(value: Any) -> UserError:
 
 
 def _order_channels(bgr: npt.NDArray[np.uint8], image_format: str) -> npt.NDArray[np.uint8]:
-    """Return the channels in the order of `INPUT.FORMAT`; "L" is Pillow's grey, (H, W, 1)."""
+    """Return the channels in the order of `INPUT.FORMAT`; "L" is Pillow's grey, (H, W, 1).
+
+    The grey of a YCbCr TIFF may differ by 1 from that of a training, which takes Y itself.
+    """
     if image_format == "BGR":
         return bgr
     rgb = bgr[:, :, ::-1]

@@ -13,6 +13,7 @@ from coco_masks import compressed, uncompressed
 from PIL import Image
 from pycocotools import mask as mask_util
 
+from mask_rcnn_ext.data.annotations import explain_crowds
 from mask_rcnn_ext.data.coco_json import CocoJson, check_coco_json
 from mask_rcnn_ext.errors import UserError
 
@@ -306,24 +307,29 @@ def test_a_json_without_info_is_completed(folder):
     assert checked.content["info"] == {}
 
 
-@pytest.mark.parametrize(
-    ("objects", "crowds"),
-    [((6,), (7, 8)), (range(6, 20), (20, 21))],
-    ids=["most", "an eighth"],
-)
-def test_many_annotations_are_crowds(folder, caplog, objects, crowds):
-    """Some tools mark every brush mask as a crowd. One crowd among few objects is no reason."""
-    objects = [annotation(i) for i in objects]
-    regions = [annotation(i, image_id=2, iscrowd=1) for i in crowds]
-    check(folder, content(*objects, regions[0]))
-    assert not [r for r in caplog.records if "crowd" in r.message]
-    caplog.clear()
-    check(folder, content(*objects, *regions))
-    (record,) = [r for r in caplog.records if "crowd" in r.message]
+def test_most_annotations_are_crowds(folder, caplog):
+    """Some tools mark every brush mask as a crowd."""
+    crowds = [annotation(i, image_id=2, iscrowd=1) for i in (7, 8)]
+    check(folder, content(annotation(6), crowds[0]), strict=True)
+    assert not caplog.records
+    check(folder, content(annotation(6), *crowds), strict=True)
+    (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert f"2 of {len(objects) + 2} annotations are crowd regions" in record.message
-    named = ", ".join(map(str, crowds))
-    assert f"neither learned nor counted in evaluation: {named}." in record.message
+    assert "2 of 3 annotations are crowd regions" in record.message
+    assert "neither learned nor counted in evaluation: 7, 8." in record.message
+
+
+@pytest.mark.parametrize(
+    ("crowds", "total", "told"),
+    [
+        *((0, 1, False), (1, 1, True), (1, 2, False), (1, 5, False), (2, 4, True)),
+        *((2, 19, True), (2, 20, False), (3, 29, True), (3, 30, False)),
+    ],
+)
+def test_the_share_of_crowds_that_is_told(crowds, total, told):
+    """More than a tenth, but not one of several."""
+    annotations = [{"id": i, "iscrowd": int(i < crowds)} for i in range(total)]
+    assert bool(explain_crowds(annotations)) == told
 
 
 CONTRADICTIONS = {  # name -> changes of the second annotation, a part of the message

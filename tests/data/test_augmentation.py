@@ -174,6 +174,17 @@ def test_saturation_and_hue_know_the_order_of_the_channels(tmp_path, image_forma
             assert np.abs(changed[0] - np.roll(colours[0].astype(int), 1, axis=1)).max() <= 1
 
 
+@pytest.mark.parametrize("means", [[40.0], [30.0, 40.0, 50.0]])
+def test_the_corners_of_a_turned_grey_image_have_the_mean(tmp_path, means):
+    """One value, also if the image becomes three channels in the model."""
+    cfg = make_cfg(ROTATION=45.0)
+    cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = "L", means, [1.0] * len(means)
+    record = draw_record(tmp_path / "x.png", "polygon")
+    (sample,) = draw_samples(ImageMapper(cfg, is_train=True), record, 1)
+    assert sample["image"].shape[0] == 1
+    assert sample["image"][0, 0, 0] == sample["image"][0, -1, -1] == 40
+
+
 def test_five_float_channels_turn_and_change_contrast_each_on_its_own():
     scales = np.array([1, 1000, 0.001, -5, 7])
     image = (np.random.default_rng(0).random((40, 60, 5)) * scales).astype(np.float32)

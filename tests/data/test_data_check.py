@@ -131,6 +131,19 @@ def test_tiny_huge_crowds_and_empty_images(tmp_path):
     assert "1 of 2 classes has fewer than 10 objects" in find(check, "fewer than").text
 
 
+@pytest.mark.parametrize(("crowds", "level"), [(1, "note"), (2, "warning")])
+def test_crowds_are_told_once(tmp_path, crowds, level):
+    """Two of ten are many; training warns of them, and the check repeats its words."""
+    boxes = [[[x, 0, x + 4, 0, x + 4, 9, x, 9]] for x in range(0, 50, 5)]
+    annotations = [
+        annotation(i + 1, segmentation=box, bbox=[5 * i, 0, 4, 9], iscrowd=int(i < crowds))
+        for i, box in enumerate(boxes)
+    ]
+    check = check_dataset(*write(tmp_path, annotations=annotations))
+    (finding,) = [f for f in check.findings if "crowd region" in f.text]
+    assert finding.level == level
+
+
 def test_a_class_without_objects_in_val(tmp_path):
     both = [annotation(1), annotation(2, category_id=3, image_id=2)]
     check = check_dataset(*write(tmp_path, annotations=both), *write(tmp_path, "val"))

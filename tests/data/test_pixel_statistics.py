@@ -86,15 +86,18 @@ def test_keys_that_do_not_fit_are_refused(keys, message):
         require_channels(cfg)
 
 
+ONE = ["MODEL.PIXEL_MEAN", "[1.0]", "MODEL.PIXEL_STD", "[1.0]"]
+
+
 @pytest.mark.parametrize(
     ("keys", "fits"),
     [
         ([], True),
         (["MODEL.PIXEL_MEAN", "[1.0]"], False),
-        (["MODEL.PIXEL_MEAN", "[1.0]", "INPUT.FORMAT", "L"], True),
+        ([*ONE, "INPUT.FORMAT", "L"], True),
         (["MODEL.PIXEL_MEAN", "[1.0]", "INPUT.FORMAT", "RGB"], False),
         (["INPUT.FORMAT", "L"], True),
-        (["MODEL.PIXEL_MEAN", "[1.0]", "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS", "1"], True),
+        ([*ONE, "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS", "1"], True),
     ],
 )
 def test_a_model_of_other_channels_than_the_reader_gives_is_refused(keys, fits):
@@ -110,12 +113,22 @@ def test_a_model_of_other_channels_than_the_reader_gives_is_refused(keys, fits):
         Predictor(cfg)
 
 
+def test_as_many_deviations_as_means():
+    cfg = get_cfg()
+    cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN = "L", [1.0]
+    with pytest.raises(UserError, match=r"PIXEL_STD has 3 values, expected as many as .*, 1$"):
+        Predictor(cfg)
+
+
 @pytest.mark.parametrize("name", ["RGBA", "rgb", "YUV-BT.601", "I;16"])
 def test_a_format_that_is_not_read_is_refused_before_a_training(name):
     cfg = get_cfg()
     cfg.INPUT.FORMAT = name
     with pytest.raises(UserError, match=r"INPUT\.FORMAT: expected"):
         ImageMapper(cfg, is_train=True)
+    cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS = 3
+    with pytest.raises(UserError, match=r"INPUT\.FORMAT: expected"):
+        require_colours(cfg)
     cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS = 4  # read by another reader
     require_colours(cfg)
 

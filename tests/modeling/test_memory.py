@@ -18,7 +18,7 @@ needs_glibc = pytest.mark.skipif(
 
 # Prints what the function returns, and how many pages of memory are new in the last of five steps.
 COUNT = """
-import ctypes, os, resource, runpy, sys, threading
+import ctypes, os, resource, runpy, sys, threading, time
 
 ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: all pages have the same size
 
@@ -35,7 +35,8 @@ for _ in range(5):
         thread.start()
         thread.join()
         while len(os.listdir("/proc/self/task")) > 1:
-            pass  # until the system has ended it too; else the next one cannot have its arena
+            # Until the system has ended it too; else the next one cannot have its arena.
+            time.sleep(0.001)
     else:
         step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -51,7 +52,7 @@ def count_pages(*options, **variables):
     kept = {name: value for name, value in os.environ.items() if name not in CHOICES}
     done = subprocess.run(
         [sys.executable, "-c", COUNT, memory.__file__, *options],
-        capture_output=True, text=True, check=True, env={**kept, **variables},
+        capture_output=True, text=True, check=True, timeout=120, env={**kept, **variables},
     )  # fmt: skip
     said, pages = done.stdout.split()
     return said, int(pages)

@@ -152,10 +152,12 @@ def test_a_run_that_is_killed_again_and_again_loses_and_doubles_nothing(
     for lines in (1, 5, 8):
         process = forkserver.Process(target=run_folder_job, args=(endless,))
         process.start()
-        wait_for_lines(process, job.output, lines)
-        time.sleep(chance.random() * 0.03)
-        process.kill()
-        process.join()
+        try:
+            wait_for_lines(process, job.output, lines)
+            time.sleep(chance.random() * 0.03)
+        finally:
+            process.kill()
+            process.join()
         killed += process.exitcode == -signal.SIGKILL
         assert not (job.output / "images.json").exists()
     assert killed == 3

@@ -1,5 +1,6 @@
 """`make demo`: what makes the training and the report stale, in a small checkout."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -64,12 +65,16 @@ class Demo:
             step(self.folder, self.root).state() for step in (tool.DemoTraining, tool.DemoReport)
         ]
 
-    def replace(self, name, old, new):
+    @contextlib.contextmanager
+    def replaced(self, name, old, new):
         path = self.root / name
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new, 1))
-        return lambda: path.write_text(text)
+        try:
+            yield
+        finally:
+            path.write_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +114,8 @@ def demo_to_change(demo, tmp_path):
     ],
 )
 def test_what_makes_the_demo_stale(demo, name, old, new, states):
-    put_back = demo.replace(name, old, new)
-    found = demo.states()
-    put_back()
-    assert found == states
+    with demo.replaced(name, old, new):
+        assert demo.states() == states
 
 
 def test_the_training_depends_on_model_and_data_and_on_no_page():
@@ -138,10 +141,9 @@ def test_done_then_interrupted_then_another_config(demo_to_change, capsys):
     assert demo.run() == [(TRAINING, True), (REPORT, False)]
     assert (demo.folder / "metrics.json").exists()
     assert "is up to date" not in capsys.readouterr().out
-    put_back = demo.replace(tool.CONFIG, "MAX_ITER: ", "MAX_ITER: 1")
-    assert demo.run() == [(TRAINING, False), (REPORT, False)]
-    assert not (demo.folder / "metrics.json").exists()
-    put_back()
+    with demo.replaced(tool.CONFIG, "MAX_ITER: ", "MAX_ITER: 1"):
+        assert demo.run() == [(TRAINING, False), (REPORT, False)]
+        assert not (demo.folder / "metrics.json").exists()
     (demo.folder / "made_from.json").unlink()  # the training of a user
     kept = sorted(demo.folder.iterdir())
     with pytest.raises(tool.UserError, match="holds a training that this command did not start"):

@@ -130,8 +130,8 @@ def _find_splits(
     for split, (key, value) in listed.items():
         entries = list(map(str, value if isinstance(value, list) else [value]))
         if split == "test" and len(listed) > 1 and not any(_locate(e, bases)[0] for e in entries):
-            # Roboflow's yaml names a test set also if the export has none.
-            notes.add("split that is not there", key)
+            # Roboflow's yaml names a test set even if the export has none.
+            notes.add("split that is not there", f"{key}: {', '.join(entries)}")
             continue
         files = [f for e in entries for f in _resolve(e, bases, f"{yaml_file}: `{key}`")]
         yield split, sorted(set(files))

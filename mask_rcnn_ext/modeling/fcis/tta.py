@@ -107,7 +107,7 @@ class FCISWithTTA(nn.Module):
         """Return the same as :meth:`FCIS.inference`, one image after the other.
 
         Args:
-            batched_inputs: dicts with `image`, (3, H, W), at its original size, or a `file_name` to
+            batched_inputs: dicts with `image`, (C, H, W), at its original size, or a `file_name` to
                 read it from; `height` and `width` of the output, by default the image's; and, for a
                 model without an RPN, `proposals` in pixels of `image`.
         """
