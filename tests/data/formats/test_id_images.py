@@ -1,11 +1,16 @@
 """Images of object numbers: Cellpose's and BBBC's, Cityscapes', the Data Science Bowl's."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from format_cases import H, W, classes_of, masks_of, only, read, save_image
 from PIL import Image
 
+from mask_rcnn_ext.data.findings import IssueCounter
+from mask_rcnn_ext.data.formats.id_images import draw_objects
 from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.layers.rle import encode_mask
 
 
 def ids(*values):
@@ -130,3 +135,40 @@ def test_the_data_science_bowl(tmp_path):
     save(folder / "masks" / "2.png", ids(1)[:, :-1], np.uint8)
     with pytest.raises(UserError, match=r"2\.png: is 39 x 30 pixels .* is 40 x 30"):
         read(tmp_path, "dsb")
+
+
+def test_objects_are_drawn_the_smaller_one_on_top():
+    """Also an empty mask, one that fills the image, and one that others hide."""
+    windows = [np.s_[2:4, 3:7], np.s_[:, :], np.s_[0:0, 0:0], np.s_[2:4, 3:5], np.s_[2:4, 5:7]]
+    annotations, expected = [], np.full((6, 9), 2)
+    for i, window in enumerate(windows):
+        mask = np.zeros((6, 9), dtype=bool)
+        mask[window] = True
+        annotations.append({"id": i + 1, "iscrowd": 0, "segmentation": encode_mask(mask)})
+    expected[2:4, 3:5], expected[2:4, 5:7] = 4, 5
+    notes = IssueCounter()
+    drawn, kept = draw_objects({"height": 6, "width": 9}, annotations, 99, notes)
+    np.testing.assert_array_equal(drawn, expected)
+    assert kept == annotations
+    assert {kind: found for kind, found in notes.issues.items() if "object" in kind}.keys() == {
+        "object under others: lost",
+        "object that others overlap: loses pixels",
+    }
+
+
+def test_many_objects_of_a_large_image_need_the_memory_of_a_few():
+    height, width = 500, 700
+    annotations = [
+        {"id": i, "iscrowd": 0, "segmentation": [[i, i, i + 9, i, i + 9, i + 9, i, i + 9]]}
+        for i in range(400)
+    ]
+    tracemalloc.start()
+    try:
+        drawn, _ = draw_objects(
+            {"height": height, "width": width}, annotations, 9999, IssueCounter()
+        )
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert drawn.max() == 400
+    assert peak < 20 * height * width  # a mask for each object: 400 times
