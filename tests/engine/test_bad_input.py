@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -219,11 +220,12 @@ def test_an_image_that_is_broken_inside_is_named_when_it_is_read(
         content = image.read_bytes()
         image.write_bytes(content[: len(content) // 2] + content[-12:])
     keys = ["SOLVER.MAX_ITER", "1", "DATALOADER.NUM_WORKERS", "1"]
-    assert train_small(coco_pair, tmp_path / "out", *keys) == 2
+    assert train_small(coco_pair, tmp_path / "my run", *keys) == 2
     assert not multiprocessing.active_children()  # the program would wait a minute for them
     said = capsys.readouterr().err
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert ".png: cannot be read as an image (" in line
     assert "Traceback" not in said
-    assert (tmp_path / "out/model_final.pth").exists() == (split == "val")
-    assert ("out/config.yaml --eval-only --resume" in line) == (split == "val")
+    assert (tmp_path / "my run/model_final.pth").exists() == (split == "val")
+    config = shlex.quote(str(tmp_path / "my run/config.yaml"))
+    assert (f"--config-file {config} --eval-only --resume" in line) == (split == "val")
