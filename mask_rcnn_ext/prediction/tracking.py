@@ -14,9 +14,11 @@ and `supervision` has no tracker any more.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from detectron2.structures import Instances
 from scipy.optimize import linear_sum_assignment
 
@@ -31,6 +33,7 @@ _NEAR = 0.5  # share of its sides by which a box is enlarged in the second round
 _INSIDE = 0.3  # what a box inside another counts there, as an IoU
 _HIDDEN = 0.95  # an object with less than this share of its whole area may be partly hidden
 _NEW_SPEED = 0.4  # the weight of the newest movement
+_PAIRS_AT_ONCE = 1 << 18  # pairs whose boxes are compared together
 
 
 @dataclasses.dataclass
@@ -44,6 +47,8 @@ class _Object:
 
     def move(self, shift: Floats) -> "_Object":
         """Return the object at another place; the mask moves by whole pixels."""
+        if not shift.any():
+            return self
         x, y = np.rint(shift).astype(int).tolist()
         crop = MaskCrop(self.crop.top + y, self.crop.left + x, self.crop.mask)
         return _Object(self.label, self.box + np.tile(shift, 2), crop, self.area)
@@ -89,13 +94,14 @@ class Tracker:
         objects = _list_objects(instances)
         oldest = self._frame - self._patience
         self._tracks = [track for track in self._tracks if track.last_seen >= oldest - 1]
+        expected = [track.expect(self._frame) for track in self._tracks]
         found: dict[int, _Track] = {}
-        for measure, least in ((_measure_iou, _LEAST_IOU), (_measure_nearness, _LEAST_NEAR)):
-            self._assign(objects, found, measure, least)
+        for measure in (_measure_iou, _measure_nearness):
+            self._assign(expected, objects, found, measure)
+        boxes = np.array([one.box for one in objects]).reshape(-1, 4)
         for place, one in enumerate(objects):
             if place in found:
-                others = [other for other in objects if other is not one]
-                self._follow(found[place], one, others)
+                self._follow(found[place], one, _touches(place, boxes))
             else:
                 number, now = next(self._numbers), self._frame
                 found[place] = _Track(number, one, now, one.area, last_seen=now)
@@ -104,31 +110,32 @@ class Tracker:
 
     def _assign(
         self,
+        expected: Sequence[_Object],
         objects: Sequence[_Object],
         found: dict[int, _Track],
-        measure: Callable[[_Object, _Object], float],
-        least: float,
+        measure: Callable[[Sequence[_Object], Sequence[_Object]], Floats],
     ) -> None:
-        """Add the best pairs of free objects and free tracks to `found`."""
-        taken = {track.number for track in found.values()}
-        tracks = [track for track in self._tracks if track.number not in taken]
-        free = [place for place in range(len(objects)) if place not in found]
-        gains = np.zeros((len(tracks), len(free)))
-        for row, track in enumerate(tracks):
-            expected = track.expect(self._frame)
-            for column, place in enumerate(free):
-                if expected.label == objects[place].label:
-                    gains[row, column] = measure(expected, objects[place])
-        gains[gains < least] = 0
-        for row, column in zip(*linear_sum_assignment(-gains), strict=True):
-            if gains[row, column]:
-                found[free[column]] = tracks[row]
+        """Add the best pairs of free objects and free tracks to `found`.
 
-    def _follow(self, track: _Track, one: _Object, others: Sequence[_Object]) -> None:
-        """Update a track with its object in this frame; `others` are all other objects."""
+        Args:
+            expected: the object of each track at its predicted place.
+            objects: the objects of this frame.
+            found: the index of an object -> its track.
+            measure: returns the gain of each pair, (T, N); 0 for a pair that must not be.
+        """
+        taken = {track.number for track in found.values()}
+        rows = [row for row, track in enumerate(self._tracks) if track.number not in taken]
+        free = [place for place in range(len(objects)) if place not in found]
+        gains = measure([expected[row] for row in rows], [objects[place] for place in free])
+        costs = np.negative(gains, out=gains)  # T * N values may be 200 MB
+        for row, column in zip(*linear_sum_assignment(costs), strict=True):
+            if costs[row, column]:
+                found[free[column]] = self._tracks[rows[row]]
+
+    def _follow(self, track: _Track, one: _Object, meets: bool) -> None:
+        """Update a track with its object in this frame; `meets`: whether it touches another."""
         expected, elapsed = track.expect(self._frame), self._frame - track.frame
         track.last_seen = self._frame
-        meets = _touches(one, others)
         if meets and one.area < _HIDDEN * track.area:
             track.hidden_since = track.hidden_since or self._frame
             if self._frame - track.hidden_since < self._patience:
@@ -160,11 +167,12 @@ def _list_objects(instances: Instances) -> list[_Object]:
     return objects
 
 
-def _touches(one: _Object, others: Sequence[_Object]) -> bool:
-    """Return whether the box of an object overlaps another box, or ends where it begins."""
-    boxes = np.array([other.box for other in others]).reshape(-1, 4)
-    near = (boxes[:, :2] < one.box[2:] + 1) & (boxes[:, 2:] > one.box[:2] - 1)
-    return bool(near.all(axis=1).any())
+def _touches(place: int, boxes: Floats) -> bool:
+    """Return whether the box at `place` overlaps another of the boxes, or ends where it begins."""
+    box = boxes[place]
+    near = ((boxes[:, :2] < box[2:] + 1) & (boxes[:, 2:] > box[:2] - 1)).all(axis=1)
+    near[place] = False
+    return bool(near.any())
 
 
 def _cover(whole: _Object, part: _Object) -> _Object:
@@ -178,33 +186,82 @@ def _find_centre(box: Floats) -> Floats:
     return centre
 
 
-def _measure_iou(one: _Object, other: _Object) -> float:
-    common = one.crop.count_common(other.crop)
-    return common / max(1, one.area + other.area - common)
+def _measure_iou(ones: Sequence[_Object], others: Sequence[_Object]) -> Floats:
+    """Return the IoU of the masks of each pair of one class; 0 if it is below `_LEAST_IOU`."""
+    gains = np.zeros((len(ones), len(others)))
+    for row, column in _list_candidates(ones, others):
+        one, other = ones[row], others[column]
+        common = one.crop.count_common(other.crop)
+        iou = common / max(1, one.area + other.area - common)
+        gains[row, column] = iou if iou >= _LEAST_IOU else 0
+    return gains
 
 
-def _measure_nearness(one: _Object, other: _Object) -> float:
-    boxes = _enlarge(one.box), _enlarge(other.box)
-    smaller = max(1.0, min(map(_find_area, boxes)))
-    return max(_measure_boxes(*boxes), _INSIDE * _find_common(*boxes) / smaller)
+def _list_candidates(
+    ones: Sequence[_Object], others: Sequence[_Object]
+) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of one class whose masks can have an IoU of `_LEAST_IOU`.
+
+    Their windows share enough pixels: the masks share no more of them.
+    """
+    first, second = _find_windows(ones), _find_windows(others)
+    areas, other_areas = (np.array([one.area for one in each]) for each in (ones, others))
+    for rows, same in _compare_labels(ones, others):
+        area = areas[rows, None]
+        most = np.minimum(_find_common(first[rows], second), np.minimum(area, other_areas))
+        possible = same & (most / np.maximum(1, area + other_areas - most) >= _LEAST_IOU)
+        for row, column in np.argwhere(possible).tolist():
+            yield rows.start + row, column
 
 
-def _enlarge(box: Floats) -> Floats:
-    reach = (box[2:] - box[:2]) * _NEAR
-    return np.concatenate([box[:2] - reach, box[2:] + reach])
+def _measure_nearness(ones: Sequence[_Object], others: Sequence[_Object]) -> Floats:
+    """Return the nearness of each pair of one class; 0 if it is below `_LEAST_NEAR`.
+
+    It is the IoU of the enlarged boxes, or `_INSIDE` times the common share of the smaller one.
+    """
+    gains = np.zeros((len(ones), len(others)))
+    first, second = _enlarge(ones), _enlarge(others)
+    areas, other_areas = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second))
+    for rows, same in _compare_labels(ones, others):
+        area, common = areas[rows, None], _find_common(first[rows], second)
+        iou = np.zeros_like(common)
+        np.divide(common, area + other_areas - common, out=iou, where=common > 0)
+        smaller = np.maximum(1, np.minimum(area, other_areas))
+        near = np.maximum(iou, _INSIDE * common / smaller)
+        gains[rows] = np.where(same & (near >= _LEAST_NEAR), near, 0)
+    return gains
 
 
-def _measure_boxes(one: Floats, other: Floats) -> float:
-    """Return the IoU of two boxes."""
-    common = _find_common(one, other)
-    return common / (_find_area(one) + _find_area(other) - common) if common else 0.0
+def _compare_labels(
+    ones: Sequence[_Object], others: Sequence[_Object]
+) -> Iterator[tuple[slice, npt.NDArray[np.bool_]]]:
+    """Yield some rows of all pairs, and which of these pairs have one class, until all are done."""
+    labels, other_labels = (np.array([one.label for one in each]) for each in (ones, others))
+    step = max(1, _PAIRS_AT_ONCE // max(1, len(others)))
+    for start in range(0, len(ones), step):
+        rows = slice(start, start + step)
+        yield rows, labels[rows, None] == other_labels
 
 
-def _find_common(one: Floats, other: Floats) -> float:
-    """Return the area that two boxes share."""
-    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
-    return 0.0 if (sides <= 0).any() else float(sides.prod())
+def _find_windows(objects: Sequence[_Object]) -> npt.NDArray[np.int64]:
+    """Return the rectangles of the masks, (N, 4) XYXY."""
+    crops = [one.crop for one in objects]
+    edges = [(c.columns.start, c.rows.start, c.columns.stop, c.rows.stop) for c in crops]
+    return np.array(edges, dtype=np.int64).reshape(-1, 4)
 
 
-def _find_area(box: Floats) -> float:
-    return float((box[2:] - box[:2]).prod())
+def _enlarge(objects: Sequence[_Object]) -> Floats:
+    """Return the boxes of the second round, (N, 4) XYXY."""
+    boxes = np.array([one.box for one in objects]).reshape(-1, 4)
+    reach = (boxes[:, 2:] - boxes[:, :2]) * _NEAR
+    return np.concatenate([boxes[:, :2] - reach, boxes[:, 2:] + reach], axis=1)
+
+
+def _find_common(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the area that each box shares with each of the others, (T, N); all are XYXY."""
+    width, height = (
+        np.minimum(boxes[:, None, axis + 2], others[:, axis + 2])
+        - np.maximum(boxes[:, None, axis], others[:, axis])
+        for axis in (0, 1)
+    )
+    return np.where((width <= 0) | (height <= 0), 0, width * height)
