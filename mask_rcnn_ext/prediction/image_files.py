@@ -33,6 +33,7 @@ __all__ = [
     "describe_failure",
     "find_images",
     "match_pattern",
+    "open_file",
     "predict_files",
 ]
 
@@ -140,7 +141,7 @@ def predict_files(
     limit = get_pixel_limit()
     for file in files:
         try:
-            source = _open_file(predictor, file, side)
+            source = open_file(predictor, file, side)
         except UserError as error:
             on_failure(file, str(error))
             continue
@@ -166,8 +167,17 @@ def predict_files(
     yield from _predict_batch(predictor, batch, on_failure)
 
 
-def _open_file(predictor: Predictor, file: ImageFile, side: int) -> Any:
-    """Return the image, or a reader of its parts if it is large and has a reader."""
+def open_file(predictor: Predictor, file: ImageFile, side: int) -> Any:
+    """Return the image, or a reader of its parts if it is large and has a reader.
+
+    Args:
+        predictor: the predictor that gets the image.
+        file: the file.
+        side: the side of the tiles; 0 if images are not cut.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     if side and not predictor.cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS:
         windows = TiffWindows.open(file.path, side)
         if windows is not None:

@@ -200,18 +200,21 @@ class Predictor:
                 instances.pred_masks = instances.pred_masks.unpack()
             yield instances
 
-    def stream_packed(self, images: Iterable[ImageLike]) -> Iterator[Instances]:
+    def stream_packed(
+        self, images: Iterable[ImageLike], *, masks: bool = True
+    ) -> Iterator[Instances]:
         """Yield the same as `stream`, but `pred_masks` are `PackedMasks`.
 
-        They need much less memory than masks (N, H, W), which matters for large photos.
+        They need much less memory than masks (N, H, W), which matters for large photos. With
+        `masks` False, most models save the time to paste masks, and there are no `pred_masks`.
         """
         batch: list[dict[str, Any]] = []
         for image in images:
             batch.append(self.prepare(image))
             if len(batch) == self.batch_size:
-                yield from self._predict(batch)
+                yield from self._predict(batch, masks)
                 batch = []
-        yield from self._predict(batch)
+        yield from self._predict(batch, masks)
 
     def read(self, image: ImageLike) -> npt.NDArray[Any]:
         """Return an image as an array that `__call__` takes, read from its file if it is a path.
@@ -253,7 +256,7 @@ class Predictor:
         height, width = inputs["image"].shape[-2:]
         return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
-    def _predict(self, batch: list[dict[str, Any]]) -> Iterator[Instances]:
+    def _predict(self, batch: list[dict[str, Any]], masks: bool) -> Iterator[Instances]:
         """Run the model on the whole batch, then paste the masks of one image after the other."""
         groups: dict[tuple[int, int], list[int]] = {}
         for index, inputs in enumerate(batch):
@@ -261,7 +264,7 @@ class Predictor:
         finishers: dict[int, Callable[[], Instances]] = {}
         for indices in groups.values():
             with self._inference():
-                found = run_model(self.model, [batch[index] for index in indices])
+                found = run_model(self.model, [batch[index] for index in indices], masks=masks)
             finishers.update(zip(indices, found, strict=True))
         for index in range(len(batch)):
             with self._inference():

@@ -48,6 +48,11 @@ class Tile(NamedTuple):
     bottom: int
     right: int
 
+    @property
+    def reach(self) -> int:
+        """How far from an edge that cuts an object its mask may end, in pixels."""
+        return max(2, (self.bottom - self.top) // 100)
+
     def intersect(self, other: "Tile") -> "Tile | None":
         """Return the common part, None if there is none."""
         top, left = max(self.top, other.top), max(self.left, other.left)
@@ -199,8 +204,7 @@ def _move(instances: Instances, tile: Tile, size: tuple[int, int]) -> Instances:
 def _list_pieces(
     number: int, instances: Instances, tile: Tile, size: tuple[int, int]
 ) -> Iterator[_Piece]:
-    reach = max(2, (tile.bottom - tile.top) // 100)  # a mask may end a little before the edge
-    inner = _find_inner(tile, size, reach)
+    inner = _find_inner(tile, size, tile.reach)
     boxes = instances.pred_boxes.tensor.round().int().tolist()
     for index, label in enumerate(instances.pred_classes.tolist()):
         x0, y0, x1, y1 = boxes[index]

@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from detectron2.structures import Instances
 from tqdm import tqdm
 
@@ -29,7 +30,7 @@ from .tiles import Tiling
 from .tracking import Tracker
 from .video_inputs import VideoInput, is_stream, name_video_files, require_free_video_files
 
-__all__ = ["VideoSummary", "predict_sample", "predict_video"]
+__all__ = ["VideoSummary", "predict_video", "read_sample"]
 
 logger = logging.getLogger(__name__)
 
@@ -328,16 +329,12 @@ def predict_video(
     )
 
 
-def predict_sample(
-    predictor: Predictor,
-    video: VideoInput,
-    most: int,
-    tiling: Tiling | None = None,
-    every: int = 1,
-) -> Iterator[Instances]:
-    """Yield the instances of at most `most` frames, spread evenly; of none for a camera or stream.
+def read_sample(
+    predictor: Predictor, video: VideoInput, most: int, every: int = 1
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield at most `most` frames, spread evenly, as images for the predictor.
 
-    Only each `every`-th frame counts, as for `predict_video`.
+    Only each `every`-th frame counts, as for `predict_video`. A camera or stream yields nothing.
 
     Raises:
         UserError: the video cannot be read.
@@ -346,8 +343,8 @@ def predict_sample(
         return
     with contextlib.closing(_Frames(video, 1)) as frames:
         frames.every = every * max(1, -(-frames.count // every) // most)
-        predicted = _predict_frames(predictor, frames, tiling)
-        yield from (found for _, _, _, found in itertools.islice(predicted, most))
+        for _, _, frame in itertools.islice(frames, most):
+            yield _order_channels(predictor, frame)
 
 
 def _list_categories(predictor: Predictor) -> list[dict[str, Any]]:
@@ -359,11 +356,9 @@ def _predict_frames(
     predictor: Predictor, frames: _Frames, tiling: Tiling | None
 ) -> Iterator[tuple[int, float, BGRArray, Instances]]:
     """Yield each frame with its number, its time and its instances."""
-    # With this key, arrays have the order of an image file, which is R, G, B.
-    reverse = bool(predictor.cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS)
     if tiling is not None:
         for number, moment, frame in frames:
-            image = frame[:, :, ::-1] if reverse else frame
+            image = _order_channels(predictor, frame)
             found = predict_tiles(predictor, cut_image(image), frame.shape[:2], tiling)
             yield number, moment, frame, found
         return
@@ -372,10 +367,16 @@ def _predict_frames(
     def feed() -> Iterator[BGRArray]:
         for each in frames:
             waiting.append(each)
-            yield each[2][:, :, ::-1] if reverse else each[2]
+            yield _order_channels(predictor, each[2])
 
     for found in predictor.stream_packed(feed()):
         yield *waiting.popleft(), found
+
+
+def _order_channels(predictor: Predictor, frame: BGRArray) -> npt.NDArray[np.uint8]:
+    """Return a frame as an image for the predictor."""
+    # With this key, arrays have the order of an image file, which is R, G, B.
+    return frame[:, :, ::-1] if predictor.cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS else frame
 
 
 def _draw(

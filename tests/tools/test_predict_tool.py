@@ -128,7 +128,8 @@ def test_of_many_images_without_a_detection_a_few_are_looked_at(predict, tmp_pat
     for number in range(9):
         write_image(tmp_path / f"in/{number}.png")
     assert predict(tmp_path / "in", threshold="cat=1,1", more=["--tile", "64"]) == 0
-    line = r"no detection reached cat=1,1; the highest score in 8 of 9 images was 0\.\d+ \(\w+\)"
+    where = "inside 16 tiles of 8 of 9 images"
+    line = rf"no detection reached cat=1,1; the highest score {where} was 0\.\d+ \(\w+\)"
     assert re.fullmatch(line, capsys.readouterr().out.splitlines()[-1])
 
 
