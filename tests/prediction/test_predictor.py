@@ -101,6 +101,16 @@ def test_stream_reads_no_further_than_a_batch(predictor):
     assert taken == [0, 1, 2]
 
 
+def test_without_masks_the_rest_is_the_same(predictor):
+    images = [picture(90, 130, seed=1), picture(64, 70, seed=2)]
+    pairs = zip(predictor.stream(images), predictor.stream_packed(images, masks=False), strict=True)
+    for whole, instances in pairs:
+        assert len(instances) == 10
+        assert not instances.has("pred_masks")
+        instances.pred_masks = whole.pred_masks
+        assert_equal(instances, whole)
+
+
 @pytest.mark.parametrize("size", [(1, 2000), (2000, 1), (1, 1)])
 def test_images_of_extreme_shape(predictor, size):
     instances = predictor(picture(*size))
