@@ -23,6 +23,7 @@ __all__ = [
     "check_size",
     "compress",
     "count_pixels",
+    "decode_runs",
     "encode_edges",
     "encode_mask",
     "fill_edges",
@@ -180,6 +181,33 @@ def count_pixels(rles: Sequence[dict[str, Any]]) -> npt.NDArray[np.int64]:
     One by one: `pycocotools.mask.area` 2.0.11 fails with NumPy 2 for a list of more than 255.
     """
     return np.array([mask_util.area(rle) for rle in rles], dtype=np.int64)
+
+
+def decode_runs(runs: npt.NDArray[np.int64], height: int) -> tuple[int, int, npt.NDArray[np.bool_]]:
+    """Return the first row and column of a mask's box, and the mask in its box, (h, w).
+
+    No array of the size of the image is made, unless the mask fills it.
+
+    Args:
+        runs: the runs of the mask, see `read_runs`.
+        height: the height of the image in pixels.
+    """
+    ends = np.cumsum(runs)
+    lengths = runs[1::2]
+    starts = ends[1::2] - lengths
+    starts, lengths = starts[lengths > 0], lengths[lengths > 0]
+    if not len(starts):
+        return 0, 0, np.zeros((0, 0), dtype=bool)
+    columns, rows = np.divmod(starts, height)
+    left, right = int(columns[0]), int(starts[-1] + lengths[-1] - 1) // height + 1
+    top, bottom = int(rows.min()), int((rows + lengths).max())
+    if bottom > height:  # a run goes on at the top of the next column
+        top, bottom = 0, height
+    places = (columns - left) * (bottom - top) + rows - top
+    edges = np.stack([places, places + lengths], axis=1).ravel()
+    parts = np.diff(edges, prepend=0, append=(right - left) * (bottom - top))
+    flat = np.repeat(np.arange(len(parts)) % 2 == 1, parts)
+    return top, left, np.ascontiguousarray(flat.reshape(right - left, bottom - top).T)
 
 
 def encode_mask(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:

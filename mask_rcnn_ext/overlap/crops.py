@@ -8,21 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_util
 
 from ..arrays import Floats
 from ..layers.mask_crops import MaskCrop
+from ..layers.rle import decode_runs, read_runs
 
 __all__ = ["CropCache", "decode_crop", "find_box_window"]
 
 
 def decode_crop(rle: dict[str, Any]) -> MaskCrop:
     """Decode a compressed RLE of pycocotools to its tight box."""
-    x, y, w, h = (int(v) for v in mask_util.toBbox(rle))
-    if not w or not h:
-        return MaskCrop(0, 0, np.zeros((0, 0), dtype=bool))
-    mask = mask_util.decode(rle)[y : y + h, x : x + w]
-    return MaskCrop(y, x, np.ascontiguousarray(mask).view(bool))
+    height, width = rle["size"]
+    return MaskCrop(*decode_runs(read_runs(rle["counts"], height * width), height))
 
 
 class CropCache:

@@ -5,7 +5,7 @@ import pytest
 from pycocotools import mask as mask_util
 from reference.overlap import rle
 
-from mask_rcnn_ext.layers.rle import check_mask, check_size, compress, read_runs
+from mask_rcnn_ext.layers.rle import check_mask, check_size, compress, decode_runs, read_runs
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -28,6 +28,33 @@ def test_long_runs():
     runs = [24_000_000, 7, 999_993]
     large = mask_util.frPyObjects({"size": [5000, 5000], "counts": runs}, 1, 1)
     assert read_runs(large["counts"], 25_000_000).tolist() == runs
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_decoded_runs_are_the_box_of_what_pycocotools_decodes(seed):
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((37, 53), dtype=bool)
+    top, left = rng.integers(0, (37, 53))
+    window = mask[top : top + 15, left : left + 15]
+    window[:] = rng.random(window.shape) < 0.8
+    mask[:, 20:24] |= seed == 4  # runs go on at the top of the next column
+    top, left, crop = decode_runs(read_runs(rle(mask)["counts"], mask.size), 37)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    assert (top, left) == (rows[0], columns[0])
+    np.testing.assert_array_equal(crop, mask[top : rows[-1] + 1, left : columns[-1] + 1])
+
+
+def test_decoded_runs_take_no_image():
+    """10^15 pixels; runs without pixels do not enlarge the box."""
+    side = 1 << 25
+    before = 7 * side + 9
+    runs = np.array([5, 0, before - 5, 2, side - 2, 2, side * side - before - side - 2])
+    top, left, crop = decode_runs(runs, side)
+    assert (top, left) == (9, 7)
+    assert (crop == np.ones((2, 2), dtype=bool)).all()
+    for runs in ([12], [5, 0, 7]):
+        assert decode_runs(np.array(runs), 3)[2].shape == (0, 0)
+    assert decode_runs(np.array([0, 12]), 3)[2].sum() == 12
 
 
 def test_polygons_are_joined():
