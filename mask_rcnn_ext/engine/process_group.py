@@ -60,7 +60,8 @@ def _explain_full_memory(error: BaseException) -> str | None:
     return (
         f"the memory is full{f' ({shorten(lines[-1].strip(), 200)})' if lines else ''}. For "
         "training, lower SOLVER.IMS_PER_BATCH, INPUT.MIN_SIZE_TRAIN or DATALOADER.NUM_WORKERS; for "
-        "prediction and evaluation, lower INPUT.MIN_SIZE_TEST or the number of images in a batch"
+        "prediction and evaluation, lower INPUT.MIN_SIZE_TEST or the number of images in a batch; "
+        "for other commands, use smaller images, fewer objects or a machine with more memory"
     )
 
 

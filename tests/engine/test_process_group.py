@@ -206,5 +206,6 @@ def test_a_full_memory_is_one_line_and_another_error_is_raised(fail, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: the memory is full")
     assert "lower SOLVER.IMS_PER_BATCH, INPUT.MIN_SIZE_TRAIN" in line
+    assert "for other commands, use smaller images" in line
     with pytest.raises(RuntimeError, match="size of tensor"):
         run_as_command(lambda: torch.ones(2) + torch.ones(3))
