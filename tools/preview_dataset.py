@@ -102,7 +102,7 @@ import numpy.typing as npt
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-_MAX_SIDE = 1280  # pixels; larger images are shrunk before their masks are decoded
+_MAX_SIDE = 1280  # pixels; larger images and their masks are shrunk before they are drawn
 _MOST_PIXELS = 200_000_000  # of a sheet
 LABELS_AT_MOST = 25  # objects in an image; names on more would hide it
 
@@ -117,7 +117,6 @@ def draw_record(
     """
     image = read_picture(record)
     height, width = image.shape[:2]
-    # All masks of a large photo would not fit into memory.
     shrink = min(1.0, max(size, _MAX_SIDE) / max(height, width))
     image = resize_picture(image, *(max(1, round(side * shrink)) for side in (width, height)))
     shown = decode_ground_truth(record, height, width, shrink)

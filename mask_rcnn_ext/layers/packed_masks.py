@@ -71,6 +71,11 @@ class PackedMasks:
         moved.soft = None if self.soft is None else self.soft.move(top, left)
         return moved
 
+    def cut(self, rows: slice, columns: slice) -> "PackedMasks":
+        """Return the masks in a part of the image; the rows and columns have a start and a stop."""
+        size = (rows.stop - rows.start, columns.stop - columns.start)
+        return PackedMasks(size, (_cut(crop, rows, columns) for crop in self))
+
     def __len__(self) -> int:
         return len(self._parts)
 
@@ -101,3 +106,13 @@ class PackedMasks:
         for full, crop in zip(masks.numpy(), self, strict=True):
             full[crop.rows, crop.columns] = crop.mask
         return masks
+
+
+def _cut(crop: MaskCrop, rows: slice, columns: slice) -> MaskCrop:
+    """Return a crop in a part of its image, cut to this part."""
+    top, bottom = np.clip([crop.rows.start, crop.rows.stop], rows.start, rows.stop).tolist()
+    left, right = np.clip(
+        [crop.columns.start, crop.columns.stop], columns.start, columns.stop
+    ).tolist()
+    mask = crop.cut(slice(top, bottom), slice(left, right))
+    return MaskCrop(top - rows.start, left - columns.start, mask)

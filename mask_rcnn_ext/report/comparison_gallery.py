@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from ..arrays import RGB, Bools, RGBArray
 from ..data.bands import read_picture
 from ..errors import UserError, count_noun
-from ..layers.mask_crops import MaskCrop
+from ..layers.packed_masks import PackedMasks
 from ..overlap.comparison import METRICS, Detection, Detections, ImageRecord
 from ..overlap.image_instances import read_image_instances
 from ..overlap.metrics import RATIOS
@@ -43,7 +43,6 @@ _LEAST_SIDE = 64  # pixels of the image that are shown at least: fewer would be 
 _SHEET_TILE = 300  # pixels
 _TILE = 380  # pixels
 _SHOWN = ("errors/leak", "errors/miss", "errors/spurious_edge")  # more would not fit a tile
-_MOST_PIXELS = 1 << 30  # of all masks of an image; an image with more is shrunk
 _PATIENCE = 10  # images that cannot be read: then the folder is the wrong one
 
 
@@ -52,12 +51,12 @@ class Side:
     """What one model predicts on an image.
 
     Attributes:
-        masks: (N, H, W) bool.
+        masks: N masks.
         objects: for each mask, the index of the object that it is matched with, or None.
         text: the model's numbers on this image, in one line.
     """
 
-    masks: Bools = field(repr=False)
+    masks: PackedMasks = field(repr=False)
     objects: Sequence[int | None]
     text: str
 
@@ -69,7 +68,7 @@ class Case:
     Attributes:
         name: the name of the image.
         image: (H, W, 3) uint8 RGB.
-        truth: (G, H, W) bool, the visible masks; crowds are left out.
+        truth: the G visible masks; crowds are left out.
         contested: (H, W) bool, where boxes of two objects overlap.
         sides: the predictions of the two models.
         text: one line about the ground truth.
@@ -77,7 +76,7 @@ class Case:
 
     name: str
     image: RGBArray = field(repr=False)
-    truth: Bools = field(repr=False)
+    truth: PackedMasks = field(repr=False)
     contested: Bools = field(repr=False)
     sides: tuple[Side, Side]
     text: str
@@ -158,10 +157,6 @@ def _make_case(
 ) -> Case:
     annotations = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd", 0)]
     height, width = image.shape[:2]
-    count = len(annotations) + sum(len(detections) for detections, _ in measured)
-    shrink = min(1.0, math.sqrt(_MOST_PIXELS / (max(1, count) * height * width)))
-    small = [max(1, round(side * shrink)) for side in (width, height)]
-    contested = read_image_instances(truth, image_id, {}).contested.view(np.uint8)
     order = {annotation["id"]: index for index, annotation in enumerate(annotations)}
     sides = []
     for detections, record in measured:
@@ -173,16 +168,16 @@ def _make_case(
         ]
         sides.append(
             Side(
-                decode_masks([found.mask for _, found in shown], height, width, shrink),
+                decode_masks([found.mask for _, found in shown], height, width),
                 [matched.get(index) for index, _ in shown],
                 _describe(record),
             )
         )
     return Case(
         os.path.basename(str(truth.imgs[image_id].get("file_name", image_id))),
-        resize_picture(image, *small),
-        decode_masks([a["segmentation"] for a in annotations], height, width, shrink),
-        np.asarray(cv2.resize(contested, small, interpolation=cv2.INTER_NEAREST)).astype(bool),
+        image,
+        decode_masks([a["segmentation"] for a in annotations], height, width),
+        read_image_instances(truth, image_id, {}).contested,
         (sides[0], sides[1]),
         count_noun(len(annotations), "object"),
     )
@@ -201,7 +196,7 @@ def _describe(record: ImageRecord) -> str:
 def _choose_window(case: Case) -> tuple[slice, slice]:
     """Return the rows and columns to show: the objects that meet others, with a margin."""
     height, width = case.image.shape[:2]
-    crops = [MaskCrop(0, 0, mask).trim() for mask in case.truth]
+    crops = [crop.trim() for crop in case.truth]
     # A contested region lies in the object's box, perhaps outside its mask.
     shown = [crop for crop in crops if case.contested[crop.rows, crop.columns].any()]
     if not shown:
@@ -251,8 +246,8 @@ def draw_case(case: Case, longer_side: int) -> CasePictures:
     image = np.ascontiguousarray(case.image[rows, columns])
     scale = longer_side / max(image.shape[:2])
 
-    def tile(masks: Bools, colors: list[int]) -> RGBArray:
-        shown = masks[:, rows, columns] if len(masks) else np.zeros((0, *image.shape[:2]), bool)
+    def tile(masks: PackedMasks, colors: list[int]) -> RGBArray:
+        shown = masks.cut(rows, columns)
         picture = draw_instances(image, shown, scale=scale, color_ids=colors)
         _outline_contested(picture, case.contested[rows, columns])
         return picture

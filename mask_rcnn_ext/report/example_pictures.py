@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..arrays import RGBArray
 from ..data.bands import read_picture
 from ..data.data_check import DataCheck, SplitCheck
 from ..data.findings import Example
 from ..errors import UserError, shorten
+from ..layers.packed_masks import MaskCrop, PackedMasks
 from .drawing.pictures import draw_instances
 from .instances import decode_masks
 
@@ -21,7 +21,7 @@ _SIDE = 300  # pixels of the longer side
 _LEAST = 64  # pixels of the image: how far a picture of a small object zooms in
 _MARGIN = 0.6  # of the object's size, on each side
 _MOST_OBJECTS = 200  # drawn on a whole image
-_MAX_SIDE = 1280  # pixels; larger images are shrunk before their masks are decoded
+_MAX_SIDE = 1280  # pixels; larger images and their masks are shrunk before they are drawn
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,8 @@ def _draw(
     if close:
         top, left, bottom, right = _find_window(boxes, masks, *pixels.shape[:2])
     part = np.ascontiguousarray(pixels[top:bottom, left:right])
-    stacked = np.zeros((len(masks), *pixels.shape[:2]), dtype=bool)
-    for row, mask in zip(stacked, masks, strict=True):
-        if mask is not None:
-            row[:] = mask[: row.shape[0], : row.shape[1]]
+    known = (MaskCrop(0, 0, np.zeros((0, 0), bool)) if mask is None else mask for mask in masks)
+    packed = PackedMasks((pixels.shape[0], pixels.shape[1]), known)
     offset = np.array([left, top, left, top], dtype=np.float64)
     corners = np.array(boxes, dtype=np.float64).reshape(-1, 4) - offset
     names = {c.get("id"): str(c.get("name")) for c in split.file.content["categories"]}
@@ -82,23 +80,21 @@ def _draw(
     has_masks = any(mask is not None for mask in masks)
     return draw_instances(
         part,
-        stacked[:, top:bottom, left:right] if has_masks else None,
+        packed.cut(slice(top, bottom), slice(left, right)) if has_masks else None,
         corners if close or not has_masks else None,
         labels,
         _SIDE / max(part.shape[:2]),
     )
 
 
-def _decode(
-    annotation: dict[str, Any], height: int, width: int, shrink: float
-) -> npt.NDArray[np.bool_] | None:
+def _decode(annotation: dict[str, Any], height: int, width: int, shrink: float) -> MaskCrop | None:
     if not annotation.get("segmentation"):
         return None
     try:
-        mask = decode_masks([annotation["segmentation"]], height, width, shrink)[0]
+        (mask,) = decode_masks([annotation["segmentation"]], height, width, shrink)
     except (UserError, ValueError, TypeError, IndexError):  # malformed: the caption says so
         return None
-    return mask if mask.any() else None
+    return mask.trim() if mask.area else None
 
 
 def _corners(box: Any, shrink: float) -> list[float]:
@@ -113,7 +109,7 @@ def _corners(box: Any, shrink: float) -> list[float]:
 
 def _find_window(
     boxes: list[list[float]],
-    masks: list[npt.NDArray[np.bool_] | None],
+    masks: list[MaskCrop | None],
     height: int,
     width: int,
 ) -> tuple[int, int, int, int]:
@@ -121,8 +117,7 @@ def _find_window(
     found = [box for box in boxes if np.isfinite(box).all()]
     for mask in masks:
         if mask is not None:
-            rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-            found.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+            found.append([mask.left, mask.top, mask.columns.stop, mask.rows.stop])
     if not found:
         return 0, 0, height, width
     corners = np.array(found, dtype=np.float64)

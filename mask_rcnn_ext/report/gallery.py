@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 from detectron2.data import DatasetCatalog
 
-from ..arrays import RGBArray
+from ..arrays import Floats, RGBArray
 from ..data.bands import read_picture
 from ..errors import UserError, count_noun
 from .drawing.pictures import draw_instances, encode_jpegs
@@ -33,7 +33,8 @@ __all__ = [
 
 _SHEET_TILE = 440  # pixels, the longer side: four columns make a sheet 1810 wide
 _SMALL, _SMALL_TILE, _LARGE_TILE = 320, 380, 620  # on the page, small images get small tiles
-_MAX_SIDE = 1280  # pixels; larger images are shrunk before their masks are decoded
+_MAX_SIDE = 1280  # pixels; larger images and their masks are shrunk before they are drawn
+_AT_ONCE = 256  # predictions that are compared with all objects together
 NO_PICTURE = "A picture is left out"
 PAGE_BYTES = 4_000_000  # of base64 pictures; keeps a page under 6 MB
 
@@ -46,6 +47,7 @@ class Sample:
     image: RGBArray = field(repr=False)
     truth: Annotated
     predicted: Annotated
+    colors: list[int] = field(repr=False)  # of the predictions, see `draw_instances`
     image_id: Any = None
 
 
@@ -96,15 +98,17 @@ def load_samples(
             problems.append(f"{NO_PICTURE}: {error}.")
             continue
         height, width = image.shape[:2]
-        # A hundred masks of a photo of 12 megapixels would be a gigabyte.
         shrink = min(1.0, _MAX_SIDE / max(height, width))
         results = predictions.get(record["image_id"], [])
+        truth = decode_ground_truth(record, height, width, shrink)
+        found = decode_predictions(results, name, threshold, height, width, shrink)
         samples.append(
             Sample(
                 record["file_name"].replace("\\", "/").rsplit("/", 1)[-1],
                 resize_picture(image, *(max(1, round(side * shrink)) for side in (width, height))),
-                decode_ground_truth(record, height, width, shrink),
-                decode_predictions(results, name, threshold, height, width, shrink),
+                truth,
+                found,
+                _match_colors(found, truth),
                 record["image_id"],
             )
         )
@@ -118,30 +122,37 @@ def _label(class_names: list[str], class_id: int, score: float | None) -> str:
     return " ".join(part for part in (name, "" if score is None else f"{score:.2f}") if part)
 
 
-def _matching_colors(sample: Sample) -> list[int]:
+def _match_colors(found: Annotated, expected: Annotated) -> list[int]:
     """Return a colour id per prediction: its object's (IoU >= 0.5), or a new one."""
-    found, expected = sample.predicted, sample.truth
-    if not found.classes or not expected.classes:
-        iou = np.zeros((len(found.classes), len(expected.classes)))
-    elif found.masks is not None and expected.masks is not None:
-        first, second = (
-            mask_util.encode(np.asfortranarray(masks.transpose(1, 2, 0), dtype=np.uint8))
-            for masks in (found.masks, expected.masks)
-        )
-        iou = np.asarray(mask_util.iou(first, second, [0] * len(second)))
-    else:
-        xywh = [np.hstack([b[:, :2], b[:, 2:] - b[:, :2]]) for b in (found.boxes, expected.boxes)]
-        iou = np.asarray(mask_util.iou(*xywh, [0] * len(expected.classes)))
-    colors, free = [], set(range(len(expected.classes)))
-    spare = itertools.count(len(expected.classes))
-    for row in iou:
-        best = max(free, key=lambda j: row[j], default=None)
-        if best is not None and row[best] >= 0.5:
-            free.remove(best)
+    number = len(expected.classes)
+    if not number:
+        return list(range(len(found.classes)))
+    colors, free = [], np.ones(number, dtype=bool)
+    spare = itertools.count(number)
+    for ious in _measure_ious(found, expected):
+        left = np.where(free, ious, -1.0)
+        best = int(left.argmax())
+        if left[best] >= 0.5:
+            free[best] = False
             colors.append(best)
         else:
             colors.append(next(spare))
     return colors
+
+
+def _measure_ious(found: Annotated, expected: Annotated) -> Iterator[Floats]:
+    """Yield the IoUs (G,) of each prediction with the G objects: of masks, else of boxes."""
+    first: Any
+    second: Any
+    if found.masks is not None and expected.masks is not None:
+        first, second = found.masks.encode(), expected.masks.encode()
+    else:
+        first, second = (
+            np.hstack([b[:, :2], b[:, 2:] - b[:, :2]]) for b in (found.boxes, expected.boxes)
+        )
+    for start in range(0, len(first), _AT_ONCE):
+        part = first[start : start + _AT_ONCE]
+        yield from np.asarray(mask_util.iou(part, second, [0] * len(second)))
 
 
 def draw_truth_and_prediction(
@@ -150,7 +161,7 @@ def draw_truth_and_prediction(
     """Return the pictures of ground truth and prediction; a match has its object's colour."""
     scale = longer_side / max(sample.image.shape[:2])
     pictures = []
-    for shown, colors in ((sample.truth, None), (sample.predicted, _matching_colors(sample))):
+    for shown, colors in ((sample.truth, None), (sample.predicted, sample.colors)):
         scores: list[float] | list[None] = shown.scores or [None] * len(shown.classes)
         labels = [_label(class_names, c, s) for c, s in zip(shown.classes, scores, strict=True)]
         # A box around every mask adds little and clutters; it is drawn where there is no mask.

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
-from detectron2.utils.visualizer import GenericMask
 
 from ..errors import UserError
-from ..layers.rle import check_mask
+from ..layers.mask_shrinking import shrink_crop
+from ..layers.packed_masks import MaskCrop, PackedMasks
+from ..layers.rle import check_mask, compress
+from ..overlap.crops import decode_crop
 
 __all__ = [
     "Annotated",
@@ -36,13 +37,13 @@ class Annotated:
     """Instances of one image: ground truth or predictions, best score first.
 
     Attributes:
-        masks: (N, H, W) bool, or None when the instances have boxes only.
+        masks: N masks, or None when the instances have boxes only.
         boxes: (N, 4) float64, XYXY_ABS in pixels.
         classes: N contiguous class ids; -1 for one that the data set does not know.
         scores: N scores in 0-1, or None for ground truth.
     """
 
-    masks: npt.NDArray[np.bool_] | None
+    masks: PackedMasks | None
     boxes: npt.NDArray[np.float64]
     classes: list[int]
     scores: list[float] | None = None
@@ -105,8 +106,8 @@ def count_bins(
 
 def decode_masks(
     segmentations: Sequence[Any], height: int, width: int, shrink: float = 1.0
-) -> npt.NDArray[np.bool_]:
-    """Return the masks of polygons, COCO RLE or bitmaps.
+) -> PackedMasks:
+    """Return the masks of polygons, COCO RLE or bitmaps; only one of them is decoded at a time.
 
     Args:
         segmentations: N segmentations of an image of (height, width).
@@ -115,23 +116,28 @@ def decode_masks(
         shrink: at most 1; the masks are this many times as large.
 
     Returns:
-        (N, round(height * shrink), round(width * shrink)) bool.
+        N masks of an image of (round(height * shrink), round(width * shrink)), at least 1 pixel.
 
     Raises:
-        UserError: pycocotools could not read a mask, see `check_mask`.
+        UserError: pycocotools could not read a mask, see `check_mask`; or a bitmap does not have
+            the size of the image.
     """
-    small_h, small_w = (max(1, round(side * shrink)) for side in (height, width))
-    masks = np.zeros((len(segmentations), small_h, small_w), dtype=bool)
-    for index, segmentation in enumerate(segmentations):
+    small = (max(1, round(height * shrink)), max(1, round(width * shrink)))
+    crops = (_decode(index, given, height, width) for index, given in enumerate(segmentations))
+    return PackedMasks(small, (shrink_crop(crop, (height, width), small) for crop in crops))
+
+
+def _decode(index: int, segmentation: Any, height: int, width: int) -> MaskCrop:
+    """Return the mask at `index` of an image in its box."""
+    try:
         if not isinstance(segmentation, np.ndarray):
-            try:
-                check_mask(segmentation, height, width)
-            except ValueError as error:
-                raise UserError(f"broken mask {index} of an image: {error}") from error
-        mask = GenericMask(segmentation, height, width).mask.astype(np.float32)
-        small = cv2.resize(mask, (small_w, small_h), interpolation=cv2.INTER_AREA)
-        masks[index] = np.asarray(small) >= 0.5
-    return masks
+            check_mask(segmentation, height, width)
+            return decode_crop(compress(segmentation, height, width))
+        if segmentation.shape != (height, width):
+            raise ValueError(f"bitmap of {segmentation.shape}, the image is {(height, width)}")
+        return MaskCrop(0, 0, segmentation.astype(bool)).trim()
+    except ValueError as error:
+        raise UserError(f"broken mask {index} of an image: {error}") from error
 
 
 def decode_ground_truth(

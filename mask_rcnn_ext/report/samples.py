@@ -8,6 +8,7 @@ import numpy.typing as npt
 from detectron2.structures import BitMasks
 
 from ..data.bands import scale_for_display
+from ..layers.packed_masks import PackedMasks
 from .drawing.pictures import draw_instances
 from .instances import decode_masks
 
@@ -34,7 +35,7 @@ def draw_sample(
     else:
         image = scale_for_display(pixels)
     instances = sample["instances"]
-    masks = None
+    masks: npt.NDArray[np.bool_] | PackedMasks | None = None
     if instances.has("gt_masks"):
         found = instances.gt_masks
         if isinstance(found, BitMasks):

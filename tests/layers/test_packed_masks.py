@@ -37,6 +37,13 @@ def test_packing_and_unpacking_loses_nothing():
     assert nothing.unpack().shape == (0, H, W)
 
 
+def test_a_part_of_the_image_is_cut_out():
+    masks = masks_of()
+    for rows, columns in ((slice(0, H), slice(0, W)), (slice(9, 20), slice(30, 31))):
+        cut = PackedMasks.pack(masks).cut(rows, columns)
+        assert (cut.unpack().numpy() == masks[:, rows, columns]).all()
+
+
 def boxes_of(generator: torch.Generator, number: int, height: int, width: int) -> torch.Tensor:
     """Boxes inside the image, across its borders, of less than a pixel, and without an area."""
     sides = torch.rand(number, 2, generator=generator) ** 2 * torch.tensor([width, height])

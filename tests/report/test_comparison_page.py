@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mask_rcnn_ext.layers.packed_masks import PackedMasks
 from mask_rcnn_ext.overlap.comparison import METRICS
 from mask_rcnn_ext.overlap.metrics import COUNTS
 from mask_rcnn_ext.report.comparison_gallery import Case, Side, draw_case, make_case_sheet
@@ -35,7 +36,7 @@ def make_case(side=100, offset=0, objects=(0, 1)):
     first[offset + 30 : offset + 70, offset + 20 : offset + 60] = True
     second[offset + 35 : offset + 65, offset + 40 : offset + 80] = True
     contested = first & second
-    truth = np.stack([first & ~second, second])
+    truth = PackedMasks.pack(np.stack([first & ~second, second]))
     sides = (Side(truth, objects, "leak 0 %"), Side(truth, objects, "leak 9 %"))
     grey = np.full((side, side, 3), 90, dtype=np.uint8)
     return Case("a.png", grey, truth, contested, sides, "2 objects")
@@ -80,7 +81,7 @@ def test_a_match_has_its_objects_colour():
 
 
 def test_no_prediction_and_no_object():
-    none = np.zeros((0, 40, 60), dtype=bool)
+    none = PackedMasks((40, 60), [])
     sides = (Side(none, [], ""), Side(none, [], ""))
     image = np.full((40, 60, 3), 7, dtype=np.uint8)
     case = Case("a", image, none, np.zeros((40, 60), bool), sides, "")

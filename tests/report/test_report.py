@@ -134,7 +134,8 @@ def test_the_prediction_is_drawn_over_its_image(run_folder):
     assert sample.name == "picture_04.png"  # the middle of nine
     assert (sample.predicted.classes, sample.predicted.scores) == ([1], [0.9])
     np.testing.assert_array_equal(sample.predicted.boxes, [[20, 18, 36, 34]])
-    assert (sample.predicted.masks[0] == sample.truth.masks[1]).all()
+    found, expected = (shown.masks.unpack() for shown in (sample.predicted, sample.truth))
+    assert (found[0] == expected[1]).all()
     left, right = draw_truth_and_prediction(sample, NAMES, SIDE * 4)
     inside, missed = (30 * 4, 28 * 4), (5 * 4, 8 * 4)  # x, y in the second and the first object
     assert (left[inside[::-1]] == right[inside[::-1]]).all()  # found: the same colour

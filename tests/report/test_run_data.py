@@ -94,6 +94,8 @@ def test_a_mask_that_pycocotools_could_not_read_is_refused():
     far = [[5, 5, 20, 5, 20, -2147483648, 5, 20]]
     with pytest.raises(UserError, match="broken mask 1 of an image: polygon that leads more"):
         decode_masks([[[5, 5, 20, 5, 20, 20]], far], SIDE, SIDE)
+    with pytest.raises(UserError, match=r"broken mask 0 .* bitmap of \(9, 8\), the image is"):
+        decode_masks([np.zeros((9, 8), dtype=np.uint8)], SIDE, SIDE)
 
 
 def test_polygons_rle_and_bitmaps_decode_to_the_same_mask():
@@ -101,9 +103,9 @@ def test_polygons_rle_and_bitmaps_decode_to_the_same_mask():
     bitmap[3:13, 2:12] = 1
     rle = mask_util.encode(np.asfortranarray(bitmap))
     polygon = [[2.0, 3.0, 12.0, 3.0, 12.0, 13.0, 2.0, 13.0]]
-    masks = decode_masks([polygon, rle, bitmap], SIDE, SIDE)
+    masks = decode_masks([polygon, rle, bitmap], SIDE, SIDE).unpack().numpy()
     assert (masks == bitmap.astype(bool)).all()
-    half = decode_masks([bitmap], SIDE, SIDE, shrink=0.5)
+    half = decode_masks([bitmap], SIDE, SIDE, shrink=0.5).unpack()
     assert half.shape == (1, SIDE // 2, SIDE // 2)
     assert half.sum() == pytest.approx(25, abs=5)
 
