@@ -1,7 +1,7 @@
 """The tables, texts and pictures of an analysis for the page of a run."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..overlap.analysis.curves import Operation
 from ..overlap.analysis.error_types import ERROR_TYPES, ErrorCost
 from ..overlap.analysis.image_quality import ImageQuality
 from .analysis_charts import draw_analysis
-from .gallery import PAGE_BYTES, Pair, load_samples, make_pairs
+from .gallery import PAGE_BYTES, Pair, Sample, load_samples, make_pairs
 from .instances import DatasetSummary
 from .text import NO_NUMBER, to_text
 
@@ -151,7 +151,7 @@ def _list_confusions(confusion: Confusion) -> list[tuple[str, str, int]]:
 
 
 def draw_extremes(
-    analysis: Analysis, data: DatasetSummary, predictions: dict[Any, Any]
+    analysis: Analysis, data: DatasetSummary, predictions: dict[Any, Any], drawn: Iterable[Sample]
 ) -> tuple[list[Pair], list[Pair], list[str]]:
     """Return pictures of the worst and of the best images, and sentences on what is missing.
 
@@ -159,7 +159,9 @@ def draw_extremes(
         analysis: the result of `analyze_run`.
         data: the data set.
         predictions: see `read_predictions`.
+        drawn: samples with the threshold of the analysis, which are not loaded again.
     """
+    known = {sample.image_id: sample for sample in drawn}
     ranked = [each for each in analysis.per_image if each.quality is not None]
     number = min(_EXTREMES, (len(ranked) + 1) // 2)
     records = {record["image_id"]: record for record in DatasetCatalog.get(data.name)}
@@ -171,6 +173,7 @@ def draw_extremes(
             [records[each.image_id] for each in chosen],
             predictions,
             analysis.chosen.threshold,
+            known,
         )
         texts = {each.image_id: _describe_image(each) for each in chosen}
         titled = [replace(s, name=f"{s.name} · {texts[s.image_id]}") for s in samples]

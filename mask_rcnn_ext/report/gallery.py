@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,10 +88,22 @@ def load_samples(
     records: Sequence[dict[str, Any]],
     predictions: dict[Any, list[dict[str, Any]]],
     threshold: float,
+    known: Mapping[Any, Sample] | None = None,
 ) -> tuple[list[Sample], list[str]]:
-    """Return the images of some records of data set `name`; see `choose_samples`."""
+    """Return the images of some records of data set `name`; see `choose_samples`.
+
+    Args:
+        name: see `choose_samples`.
+        records: the records.
+        predictions: see `choose_samples`.
+        threshold: see `choose_samples`.
+        known: image id -> its sample, if it has been loaded before.
+    """
     samples, problems = [], []
     for record in records:
+        if known and record["image_id"] in known:
+            samples.append(known[record["image_id"]])
+            continue
         try:
             image = read_picture(record)
         except UserError as error:

@@ -131,16 +131,17 @@ def _show_predictions(
         lacking = "No pictures and no analysis: there are no predictions for a test set that can "
         return _Shown(missing=[f"{lacking}be read."])
     shown = _Shown(analyze_run(run, data.name, predictions, score_threshold))
+    threshold = NO_THRESHOLD if score_threshold is None else score_threshold
+    if shown.analysis is not None:
+        threshold = shown.analysis.chosen.threshold
+    samples, shown.missing = choose_samples(data.name, predictions, num_images, threshold)
     if shown.analysis is None:
-        threshold = NO_THRESHOLD if score_threshold is None else score_threshold
         lacking = f"No analysis: data set {data.name} has no annotations in COCO's format."
         shown.missing.append(lacking)
     else:
-        threshold = shown.analysis.chosen.threshold
-        worst, best, shown.missing = draw_extremes(shown.analysis, data, predictions)
+        worst, best, problems = draw_extremes(shown.analysis, data, predictions, samples)
         shown.view = {**view_analysis(shown.analysis), "worst": worst, "best_images": best}
-    samples, problems = choose_samples(data.name, predictions, num_images, threshold)
-    shown.missing = [*problems, *shown.missing]
+        shown.missing += problems
     if not samples:
         return shown
     shown.caption = (

@@ -4,8 +4,10 @@ import itertools
 import subprocess
 import sys
 
+import make_report
 import numpy as np
 import pytest
+from report_runs import write_run
 from support import REPO
 
 from mask_rcnn_ext.layers.packed_masks import MaskCrop, PackedMasks
@@ -51,6 +53,16 @@ def test_7500_objects_of_an_image_take_little_memory(tmp_path):
         capture_output=True, text=True, cwd=REPO, check=True,
     )  # fmt: skip
     assert int(done.stdout) < (400 if sys.platform != "darwin" else 400 * 1024)
+
+
+def test_each_image_of_a_report_is_read_once(tmp_path, monkeypatch):
+    """The nine images are in the sheet, and also among the worst and the best ones."""
+    seen, read = [], gallery.read_picture
+    monkeypatch.setattr(
+        gallery, "read_picture", lambda record: seen.append(record["file_name"]) or read(record)
+    )
+    assert make_report.main([str(write_run(tmp_path))]) == 0
+    assert len(seen) == len(set(seen)) == 9
 
 
 def annotated(rng, number, *, masks) -> Annotated:
