@@ -30,6 +30,7 @@ RECALLS: Floats = np.linspace(0.0, 1.0, 101)  # COCO averages precision over the
 LEVELS = ("none", "partial", "heavy")  # overlap < 0.05, < 0.3, and the rest
 _LEVEL_BOUNDS = (0.05, 0.3)
 _NEAREST_IOU = 0.1  # least box IoU of an unmatched detection with the object it is assigned to
+_AT_ONCE = 256  # objects that are compared with all others together
 
 
 def to_corners(xywh: Sequence[Any]) -> Floats:
@@ -75,11 +76,16 @@ def measure_overlap(
         crowd: (G,).
         same_class: count only other objects of the same class.
     """
-    ious = box_iou(boxes, boxes)
-    others = ~(np.eye(len(ious), dtype=bool) | crowd[:, None] | crowd[None])
-    if same_class:
-        others &= classes[:, None] == classes[None]
-    return np.where(others, ious, 0.0).max(axis=1, initial=0.0)
+    overlap = np.zeros(len(boxes))
+    for start in range(0, len(boxes), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        others = ~(crowd[part, None] | crowd[None])
+        np.fill_diagonal(others[:, start:], val=False)
+        if same_class:
+            others &= classes[part, None] == classes[None]
+        ious = box_iou(boxes[part], boxes)
+        overlap[part] = np.where(others, ious, 0.0).max(axis=1, initial=0.0)
+    return overlap
 
 
 def assign_levels(overlap: Floats) -> Ints:
