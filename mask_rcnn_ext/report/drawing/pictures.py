@@ -273,8 +273,9 @@ def _draw_labels(
             continue
         label = style.shorten(label, width - 6)
         size = (math.ceil(style.measure(label)) + 6, style.get_height())
-        place = _place(rect, size, (width, height), taken)
-        if place is None or room < size[0] * size[1]:
+        if room < size[0] * size[1]:
+            continue
+        if (place := _place(rect, size, (width, height), taken)) is None:
             continue
         room -= size[0] * size[1]
         taken.append(place)
