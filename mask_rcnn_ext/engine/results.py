@@ -56,8 +56,8 @@ def write_results(
             *(len(skipped), name_some(list(skipped))),
         )
     run = {
-        "train_seconds": None if train_seconds is None else round(train_seconds, 1),
-        "eval_seconds": round(eval_seconds, 1),
+        "train_seconds": None if train_seconds is None else round(train_seconds, 3),
+        "eval_seconds": round(eval_seconds, 3),
         "peak_memory_mb": round(max(peak_mb, _peak_memory_mb(cfg.MODEL.DEVICE)), 1),
         "device": _device_name(cfg.MODEL.DEVICE),
         "seed": seed,

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from PIL import Image
 
 from ..errors import UserError
-from ..layers.mask_shrinking import shrink_crop
 from ..layers.packed_masks import MaskCrop, PackedMasks
 from ..layers.rle import check_mask, compress
 from ..overlap.crops import decode_crop
@@ -124,7 +124,7 @@ def decode_masks(
     """
     small = (max(1, round(height * shrink)), max(1, round(width * shrink)))
     crops = (_decode(index, given, height, width) for index, given in enumerate(segmentations))
-    return PackedMasks(small, (shrink_crop(crop, (height, width), small) for crop in crops))
+    return PackedMasks(small, (_shrink(crop, (height, width), small) for crop in crops))
 
 
 def _decode(index: int, segmentation: Any, height: int, width: int) -> MaskCrop:
@@ -138,6 +138,34 @@ def _decode(index: int, segmentation: Any, height: int, width: int) -> MaskCrop:
         return MaskCrop(0, 0, segmentation.astype(bool)).trim()
     except ValueError as error:
         raise UserError(f"broken mask {index} of an image: {error}") from error
+
+
+def _shrink(crop: MaskCrop, size: tuple[int, int], new_size: tuple[int, int]) -> MaskCrop:
+    """Return a mask of an image of `size` (H, W) in an image of `new_size`, which is no larger.
+
+    It has the pixels of which the mask covers about half or more. Only its box is averaged.
+    """
+    if new_size == size or not crop.mask.size:
+        return crop
+    (top, bottom, low_y, high_y), (left, right, low_x, high_x) = (
+        _find_new_pixels(part, old, new)
+        for part, old, new in zip((crop.rows, crop.columns), size, new_size, strict=True)
+    )
+    rows, columns = slice(int(low_y), math.ceil(high_y)), slice(int(low_x), math.ceil(high_x))
+    image = Image.fromarray(crop.cut(rows, columns).astype(np.uint8) * 255)
+    box = (low_x - columns.start, low_y - rows.start, high_x - columns.start, high_y - rows.start)
+    small = image.resize((right - left, bottom - top), Image.Resampling.BOX, box=box)
+    return MaskCrop(top, left, np.asarray(small) >= 128).trim()
+
+
+def _find_new_pixels(part: slice, old: int, new: int) -> tuple[int, int, float, float]:
+    """Return the first and the end of the new pixels of an axis that a part of it reaches.
+
+    Also return where they begin and end in the old pixels.
+    """
+    scale = old / new
+    first, end = int(part.start / scale), min(new, math.ceil(part.stop / scale))
+    return first, end, first * scale, min(end * scale, float(old))
 
 
 def decode_ground_truth(

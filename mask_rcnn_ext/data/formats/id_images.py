@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import UserError
-from ...layers.rle import compress, count_pixels, read_runs
+from ...layers.rle import compress, count_pixels, decode_runs, read_runs
 from ..findings import IssueCounter
 from ..images import IMAGE_SUFFIXES, is_hidden, open_image
 from .dataset import (
@@ -177,8 +177,7 @@ def draw_objects(
     overlaps, hidden objects, boxes without masks, and all objects after the first `most`.
     """
     height, width = image["height"], image["width"]
-    drawn: Ids = np.zeros((width, height), dtype=np.int64)  # as RLEs, down the columns
-    flat = drawn.reshape(-1)
+    drawn: Ids = np.zeros((height, width), dtype=np.int64)
     masks: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for annotation in annotations:
         if annotation["iscrowd"]:
@@ -191,23 +190,16 @@ def draw_objects(
             masks.append((annotation, compress(annotation["segmentation"], height, width)))
     areas = count_pixels([rle for _, rle in masks]).tolist()
     for i in sorted(range(len(masks)), key=lambda i: -areas[i]):
-        flat[_find_pixels(masks[i][1], len(flat))] = i + 1
-    left = np.bincount(flat, minlength=len(masks) + 1)[1:]
+        runs = read_runs(masks[i][1]["counts"], height * width)
+        top, left, mask = decode_runs(runs, height)
+        drawn[top : top + mask.shape[0], left : left + mask.shape[1]][mask] = i + 1
+    shown = np.bincount(drawn.ravel(), minlength=len(masks) + 1)[1:]
     for i, (annotation, _) in enumerate(masks):
-        if left[i] == 0:
+        if shown[i] == 0:
             notes.add("object under others: lost", annotation["id"])
-        elif left[i] < areas[i]:
+        elif shown[i] < areas[i]:
             notes.add("object that others overlap: loses pixels", annotation["id"])
-    return np.ascontiguousarray(drawn.T), [annotation for annotation, _ in masks]
-
-
-def _find_pixels(rle: dict[str, Any], num_pixels: int) -> Ids:
-    """Return the places of a mask's pixels, counted down the columns."""
-    runs = read_runs(rle["counts"], num_pixels)
-    lengths = runs[1::2]
-    before = np.cumsum(runs)[1::2] - np.cumsum(lengths)  # background before each run of the mask
-    places: Ids = np.repeat(before, lengths) + np.arange(lengths.sum())
-    return places
+    return drawn, [annotation for annotation, _ in masks]
 
 
 def write_id_images(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
