@@ -8,6 +8,7 @@ of tiles may drop it. Any other object stays.
 """
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from ..errors import UserError, count_noun
 from ..report.run_data import spread_evenly
 from .filters import InstanceFilter
 from .folder import FolderJob
-from .image_files import describe_failure, open_file
+from .image_files import open_file
 from .predictor import Predictor
 from .tiled import cut_image
 from .tiles import Tile, lay_tiles
@@ -29,6 +30,8 @@ from .video_inputs import VideoInput
 from .windows import TiffWindows
 
 __all__ = ["describe_highest_in_images", "describe_highest_in_video", "explain_nothing"]
+
+logger = logging.getLogger(__name__)
 
 MOST_IMAGES = 8
 MOST_TILES = 32  # of all these images
@@ -59,19 +62,20 @@ def describe_highest_in_images(job: FolderJob, predictor: Predictor) -> str:
         predictor: a predictor with the lowest score threshold.
     """
     files = [job.files[index] for index in spread_evenly(len(job.files), MOST_IMAGES)]
-    search = _Search(job, predictor, MOST_TILES // max(1, len(files)))
-    for file in files:
+    search = _Search(job, predictor)
+    for index, file in enumerate(files):
+        most = (MOST_TILES - search.num_tiles) // (len(files) - index)
         try:
             source = open_file(predictor, file, search.side)
             if isinstance(source, TiffWindows):
                 with contextlib.closing(source):
-                    search.look_at(source.size, source.read)
+                    search.look_at(source.size, source.read, most)
             else:
-                search.look_at(source.shape[:2], cut_image(source))
+                search.look_at(source.shape[:2], cut_image(source), most)
         except UserError:
             continue  # the prediction has named the image
         except Exception as error:
-            describe_failure(file.path, error)  # writes it to the log
+            logger.debug("%s", file.path, exc_info=error)
     if not search.num_images:
         return ""
     some = search.num_images < len(job.files)
@@ -85,9 +89,9 @@ def describe_highest_in_video(
 
     Only each `every`-th frame has been predicted, and counts.
     """
-    search = _Search(job, predictor, MOST_TILES // MOST_IMAGES)
+    search = _Search(job, predictor)
     for frame in read_sample(predictor, video, MOST_IMAGES, every):
-        search.look_at(frame.shape[:2], cut_image(frame))
+        search.look_at(frame.shape[:2], cut_image(frame), MOST_TILES // MOST_IMAGES)
     return search.describe(count_noun(search.num_images, "frame")) if search.num_images else ""
 
 
@@ -97,40 +101,44 @@ class _Search:
     Args:
         job: says which classes count, and how images are cut.
         predictor: a predictor with the lowest score threshold.
-        most: the largest number of tiles of an image.
 
     Attributes:
         side: the side of the tiles; 0 if images are not cut.
         num_images: the images that were looked at.
+        num_tiles: their tiles that were looked at.
     """
 
-    def __init__(self, job: FolderJob, predictor: Predictor, most: int) -> None:
-        self._predictor, self._most = predictor, most
+    def __init__(self, job: FolderJob, predictor: Predictor) -> None:
+        self._predictor = predictor
         self._keep = InstanceFilter(predictor.class_names, classes=job.filters.get("classes"))
         self.side, self._overlap = job.tiling.resolve(predictor.cfg) if job.tiling else (0, 0)
-        self.num_images = self._num_tiles = self._all_tiles = 0
+        self.num_images = self.num_tiles = self._all_tiles = 0
         self._best = (0.0, 0)  # the highest score and its class
 
-    def look_at(self, size: Sequence[int], read: Callable[[Tile], npt.NDArray[Any]]) -> None:
-        """Predict on an image (H, W) whose parts `read` returns, or on some of its tiles."""
+    def look_at(
+        self, size: Sequence[int], read: Callable[[Tile], npt.NDArray[Any]], most: int
+    ) -> None:
+        """Predict on an image (H, W) whose parts `read` returns, or on at most `most` tiles."""
         tiles = [Tile(0, 0, size[0], size[1])]
         if self.side:
             tiles = lay_tiles(size, self.side, self._overlap)
-        chosen = [tiles[index] for index in spread_evenly(len(tiles), self._most)]
+        chosen = [tiles[index] for index in spread_evenly(len(tiles), most)]
+        best = self._best
         found = self._predictor.stream_packed(map(read, chosen), masks=False)
         for tile, instances in zip(chosen, found, strict=True):
             inside = self._keep(instances[_find_inside(instances, tile, size)])
             pairs = zip(inside.scores.tolist(), inside.pred_classes.tolist(), strict=True)
-            self._best = max([self._best, *pairs])
+            best = max([best, *pairs])
+        self._best = best
         self.num_images += 1
-        self._num_tiles += len(chosen)
+        self.num_tiles += len(chosen)
         self._all_tiles += len(tiles)
 
     def describe(self, images: str) -> str:
         """Return the sentence; `images` names the images in it, "" if it need not name them."""
         where = f" in {images}" if images else ""
         if self._all_tiles > self.num_images:
-            number, every = self._num_tiles, self._all_tiles
+            number, every = self.num_tiles, self._all_tiles
             tiles = f"{number} of {every:,} tiles" if number < every else f"{number} tiles"
             where = f" inside {tiles}" + (f" of {images}" if images else "")
         if not self._best[0]:

@@ -94,7 +94,7 @@ def _decode(annotation: dict[str, Any], height: int, width: int, shrink: float) 
         (mask,) = decode_masks([annotation["segmentation"]], height, width, shrink)
     except (UserError, ValueError, TypeError, IndexError):  # malformed: the caption says so
         return None
-    return mask.trim() if mask.area else None
+    return mask if mask.area else None
 
 
 def _corners(box: Any, shrink: float) -> list[float]:

@@ -45,6 +45,12 @@ def test_a_batch_of_several_sizes_gives_what_the_images_give_one_by_one(run_fold
         assert (together.pred_masks == alone.pred_masks).float().mean() > 0.999
 
 
+def test_masks_can_be_left_out(run_folder):
+    (found,) = predictor_of(run_folder).stream_packed([picture(64, 64)], masks=False)
+    assert len(found)
+    assert not found.has("pred_masks")
+
+
 def test_masks_and_boxes_are_in_pixels_of_the_image(run_folder):
     """The image is about twice as large as the network sees it, but not by a whole factor."""
     predictor = predictor_of(run_folder)

@@ -59,7 +59,7 @@ def make_job(folder, tiling=None, **filters) -> FolderJob:
 
 @pytest.mark.parametrize(
     ("number", "looked_at", "tiles"),
-    [(1, "", 32), (3, "", 30), (9, " of 8 of 9 images", 32)],
+    [(1, "", 32), (3, "", 32), (9, " of 8 of 9 images", 32)],
     ids=["one", "three", "nine"],
 )
 def test_a_few_tiles_are_predicted_without_masks(
@@ -74,6 +74,15 @@ def test_a_few_tiles_are_predicted_without_masks(
     every = f"{min(number, 8) * 81}"
     line = rf"the highest score inside {tiles} of {every} tiles{looked_at} was 0\.\d+ \(class \d\)"
     assert re.fullmatch(line, said)
+
+
+def test_small_and_broken_images_leave_their_tiles_to_the_others(tmp_path, predictor, calls):
+    (tmp_path / "0.png").write_bytes(b"no image")
+    Image.fromarray(picture(20, 20)).save(tmp_path / "1.png")
+    Image.fromarray(picture(256, 256)).save(tmp_path / "2.png")
+    said = describe_highest_in_images(make_job(tmp_path, Tiling(32, 4)), predictor)
+    assert "inside 32 of 82 tiles of 2 of 3 images" in said
+    assert calls == [(20, 20, 3)] + [(32, 32, 3)] * 31
 
 
 def test_frames_are_cut_into_a_few_tiles_too(tmp_path, predictor, calls):
